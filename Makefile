@@ -1,0 +1,38 @@
+# Two commands: `make repro` goes from nothing to metrics, `make test` runs every test.
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints constraints.txt --build-constraints constraints.txt
+
+# Stages call `dsr`, so the environment's commands come first.
+export PATH := $(VENV)/bin:$(PATH)
+
+.PHONY: repro test bench lint clean
+
+repro: $(VENV)/.default
+	dvc repro
+
+test: $(VENV)/.dev
+	pytest
+
+bench: $(VENV)/.dev
+	pytest benchmarks --benchmark-enable --benchmark-only
+
+lint: $(VENV)/.dev
+	ruff check .
+	ruff format --check .
+	mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt uv
+
+$(VENV)/.default: pyproject.toml constraints.txt | $(VENV)/bin/uv
+	$(INSTALL) --editable '.[default]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/uv
+	$(INSTALL) --editable '.[default,dev]'
+	touch $@

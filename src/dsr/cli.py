@@ -1,0 +1,94 @@
+"""The `dsr` command table: a command a stage, in the order of the flow, then the tools."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from dsr.console import StageError, console
+from dsr.params import load
+
+app = typer.Typer(
+    help="Dynamic spatial reasoning: raw clips -> 3D cues -> questions -> a geometry-aware model -> metrics.\n\n"
+    "`dvc repro` runs the stages below in order and only where something changed; each is also a command.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Root = Annotated[Path, typer.Option("--root", help="Project folder: the one with params.yaml and data/.")]
+Workers = Annotated[int, typer.Option("--workers", "-j", min=0, help="Worker processes; 0 uses every core.")]
+STAGES = "Stages of the pipeline"
+TOOLS = "Tools"
+
+
+def run_stage(module: str, root: Path, workers: int = 0) -> None:
+    """Import a stage when it is asked for, so that `--help` and light stages do not wait for torch."""
+    params = load(root / "params.yaml")
+    import_module(module).run(params, root, workers)
+
+
+@app.command(rich_help_panel=STAGES)
+def simulate(root: Root = Path(), workers: Workers = 0) -> None:
+    """Render clips of a physics world with exact truth -> data/raw/simulated/ (params: simulate)."""
+    run_stage("dsr.clips.simulated.stage", root, workers)
+
+
+@app.command(rich_help_panel=STAGES)
+def catalog(root: Root = Path(), workers: Workers = 0) -> None:
+    """Probe every video of data/raw/<clips.source>/ -> data/clips/catalog.parquet; bad files become rows."""
+    run_stage("dsr.clips.catalog", root, workers)
+
+
+@app.command(rich_help_panel=STAGES)
+def curate(root: Root = Path(), workers: Workers = 0) -> None:
+    """Find agents, objects, motion and category in the captions -> data/clips/curated.parquet."""
+    run_stage("dsr.curation.curate", root, workers)
+
+
+@app.command(rich_help_panel=STAGES)
+def cues(root: Root = Path(), workers: Workers = 0) -> None:
+    """Make the 3D cues of every kept clip that has none of the present parameters -> data/cues/."""
+    run_stage("dsr.cues.extract", root, workers)
+
+
+@app.command(rich_help_panel=STAGES)
+def qa(root: Root = Path(), workers: Workers = 0) -> None:
+    """Derive questions in balanced quartets from the cues -> data/qa/pool.parquet and metrics/qa.json."""
+    run_stage("dsr.qa.generate", root, workers)
+
+
+@app.command(rich_help_panel=STAGES)
+def split(root: Root = Path(), workers: Workers = 0) -> None:
+    """Divide the questions by source video -> data/qa/train.parquet and data/qa/bench.parquet."""
+    run_stage("dsr.splits.split", root, workers)
+
+
+@app.command(rich_help_panel=STAGES)
+def train(root: Root = Path(), workers: Workers = 0) -> None:
+    """Fine-tune the model on train.parquet -> models/gsm/ and metrics/train/; resumes where it was killed."""
+    run_stage("dsr.training.train", root, workers)
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate(root: Root = Path(), workers: Workers = 0) -> None:
+    """Score models/gsm on bench.parquet, with controls -> metrics/eval.json and data/predictions/."""
+    run_stage("dsr.evaluation.evaluate", root, workers)
+
+
+@app.command(rich_help_panel=TOOLS)
+def doctor(root: Root = Path()) -> None:
+    """Check this machine: versions, devices, weights found or missing, free disk."""
+    run_stage("dsr.report.doctor", root)
+
+
+def main() -> None:
+    """Run a command; an error for the user is one line, not a traceback."""
+    try:
+        app()
+    except StageError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(1)

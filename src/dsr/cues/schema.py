@@ -1,0 +1,289 @@
+"""ClipCues: what is known of a clip in 3D, one validated file a clip.
+
+Letters: T frames, N tracks, h x w the reduced point map, H x W the original video.
+Camera frame: OpenCV (x right, y down, z forward). Agent frame: x forward, y left, z up. Lengths are up to one
+scale a clip. What was not observed is NaN (never zero).
+"""
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from dsr.files import write_npz
+
+SCHEMA_VERSION = 1
+
+
+class CuesError(ValueError):
+    """Cues that do not keep to the schema; the message names the field."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClipCues:
+    """3D cues of one clip. Arrays are checked on construction, so on write and on read.
+
+    Raises:
+        CuesError: a field has the wrong shape, dtype or content.
+    """
+
+    timestamps: np.ndarray
+    """[T] float64, seconds, strictly increasing."""
+    frame_index: np.ndarray
+    """[T] int64, index of the frame in the decoded video, strictly increasing."""
+    camera_poses: np.ndarray
+    """[T, 4, 4] float64, camera-to-world; finite."""
+    intrinsics: np.ndarray
+    """[T, 3, 3] float64, pixels of the original video; NaN where unknown."""
+    point_map: np.ndarray
+    """[T, h, w, 3] float32, camera frame; NaN where there is no valid point."""
+    confidence: np.ndarray
+    """[T, h, w] float32 in [0, 1]; 0 where there is no valid point."""
+    labels: np.ndarray
+    """[N] unicode, the curated word, unique within a clip ("robot", "second robot", …)."""
+    is_agent: np.ndarray
+    """[N] bool."""
+    boxes: np.ndarray
+    """[N, T, 4] float32, xyxy in pixels of the original video; NaN where not visible."""
+    visible: np.ndarray
+    """[N, T] bool."""
+    centers: np.ndarray
+    """[N, T, 3] float32, camera frame; NaN where not visible."""
+    center_uncertainty: np.ndarray
+    """[N, T] float32, standard deviation of a centre relative to its depth, as the backend estimates it; NaN
+    where not visible."""
+    orientations: np.ndarray
+    """[N, T, 3, 3] float32, camera-from-agent rotation; NaN for objects and where unknown."""
+    orientation_confidence: np.ndarray
+    """[N, T] float32 in [0, 1]; 0 where there is no orientation."""
+    mask_rle: np.ndarray
+    """[M] uint8, all COCO run-length strings one after another (track-major, as `visible.ravel()`)."""
+    mask_offsets: np.ndarray
+    """[N * T + 1] int64, mask k is mask_rle[offsets[k]:offsets[k + 1]]; empty where there is no mask."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """clip_id, sha256, width, height, key, identity (backend, its version, parameters and file hashes), num_tracks,
+    num_agents, schema_version; filled by the store."""
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @property
+    def num_tracks(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.timestamps)
+
+    def mask(self, track: int, frame: int) -> np.ndarray:
+        """[H, W] bool mask of a track in a frame; all False where there is none."""
+        k = track * self.num_frames + frame
+        counts = self.mask_rle[self.mask_offsets[k] : self.mask_offsets[k + 1]].tobytes()
+        size = [int(self.meta["height"]), int(self.meta["width"])]
+        if not counts:
+            return np.zeros(size, dtype=bool)
+        try:
+            return coco_mask.decode({"size": size, "counts": counts}).astype(bool)
+        except ValueError:
+            raise CuesError(f"mask_rle: track {track}, frame {frame} is no mask of {size[1]}x{size[0]}") from None
+
+
+ARRAYS = tuple(f.name for f in fields(ClipCues) if f.name != "meta")
+_DTYPES = {
+    "timestamps": np.float64,
+    "frame_index": np.int64,
+    "camera_poses": np.float64,
+    "intrinsics": np.float64,
+    "is_agent": np.bool_,
+    "visible": np.bool_,
+    "mask_rle": np.uint8,
+    "mask_offsets": np.int64,
+}
+
+
+def encode_masks(masks: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """COCO run-length strings of masks.
+
+    Args:
+        masks: [N, T, H, W] bool.
+        visible: [N, T] bool; where False no mask is stored.
+
+    Returns:
+        `mask_rle` and `mask_offsets` of ClipCues.
+    """
+    flat = masks.reshape(-1, *masks.shape[2:])
+    strings = [b""] * len(flat)
+    shown = np.flatnonzero(visible.ravel())
+    if len(shown):
+        encoded = coco_mask.encode(np.asfortranarray(flat[shown].transpose(1, 2, 0).astype(np.uint8)))
+        for k, rle in zip(shown, encoded, strict=True):
+            strings[k] = rle["counts"]
+    offsets = np.concatenate([[0], np.cumsum([len(s) for s in strings])]).astype(np.int64)
+    return np.frombuffer(b"".join(strings), dtype=np.uint8), offsets
+
+
+def no_masks(num_tracks: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """`mask_rle` and `mask_offsets` of cues without masks."""
+    return np.zeros(0, np.uint8), np.zeros(num_tracks * num_frames + 1, np.int64)
+
+
+def write_cues(path: Path, cues: ClipCues) -> None:
+    """Write cues as a compressed .npz without pickle; equal cues are equal bytes."""
+    arrays = {name: getattr(cues, name) for name in ARRAYS}
+    arrays["meta"] = np.frombuffer(json.dumps(cues.meta, sort_keys=True, allow_nan=False).encode(), np.uint8)
+    write_npz(path, arrays)
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The `meta` of a cue file that is whole (all arrays are there; their content is checked by `read_cues`).
+
+    Raises:
+        CuesError: not a cue file, or a damaged one.
+    """
+    return _read(path, ())[1]
+
+
+def read_cues(path: Path, *, skip: Collection[str] = ()) -> ClipCues:
+    """Read and check a cue file.
+
+    Args:
+        skip: arrays not to read, for speed (`point_map`, `confidence`, `mask_rle`, `mask_offsets`); they come
+            back empty.
+
+    Raises:
+        CuesError: not a cue file, a damaged one, or one of another schema version.
+    """
+    arrays, meta = _read(path, [name for name in ARRAYS if name not in skip])
+    if meta.get("schema_version") != SCHEMA_VERSION:
+        raise CuesError(f"{path}: schema version {meta.get('schema_version')}, not {SCHEMA_VERSION}: run the cues stage")
+    t, n = len(arrays["timestamps"]), len(arrays["labels"])
+    empty = {
+        "point_map": np.zeros((t, 0, 0, 3), np.float32),
+        "confidence": np.zeros((t, 0, 0), np.float32),
+    }
+    empty["mask_rle"], empty["mask_offsets"] = no_masks(n, t)
+    arrays |= {name: empty[name] for name in skip}
+    try:
+        return ClipCues(**arrays, meta=meta)
+    except CuesError as error:
+        raise CuesError(f"{path}: {error}") from None
+
+
+_READ_ERRORS = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    TypeError,
+    # Damaged archives: an unsupported compression, an encryption flag, a size that no memory holds, a deep tree.
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    RecursionError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _read(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            missing = {"meta", *ARRAYS} - {name.removesuffix(".npy") for name in archive.namelist()}
+            if missing:
+                raise ValueError(f"without {', '.join(sorted(missing))}")
+            meta = json.loads(_read_array(archive, "meta").tobytes())
+            if not isinstance(meta, dict):
+                raise ValueError("meta is not a mapping")
+            return {name: _read_array(archive, name) for name in names}, meta
+    except _READ_ERRORS as error:
+        raise CuesError(f"{path}: not a readable cue file ({error}); delete it and run the cues stage again") from None
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    return np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+
+
+def _validate(cues: ClipCues) -> None:
+    _check(cues.timestamps.ndim == 1 and cues.labels.ndim == 1, "timestamps, labels", "are not one-dimensional")
+    t, n = len(cues.timestamps), len(cues.labels)
+    h, w = cues.point_map.shape[1:3] if cues.point_map.ndim == 4 else (0, 0)
+    shapes = {
+        "timestamps": (t,),
+        "frame_index": (t,),
+        "camera_poses": (t, 4, 4),
+        "intrinsics": (t, 3, 3),
+        "point_map": (t, h, w, 3),
+        "confidence": (t, h, w),
+        "labels": (n,),
+        "is_agent": (n,),
+        "boxes": (n, t, 4),
+        "visible": (n, t),
+        "centers": (n, t, 3),
+        "center_uncertainty": (n, t),
+        "orientations": (n, t, 3, 3),
+        "orientation_confidence": (n, t),
+        "mask_rle": (len(cues.mask_rle),),
+        "mask_offsets": (n * t + 1,),
+    }
+    for name, shape in shapes.items():
+        array = getattr(cues, name)
+        _check(array.shape == shape, name, f"has shape {array.shape}, not {shape}")
+        if name == "labels":
+            _check(array.dtype.kind == "U", name, f"has dtype {array.dtype}, not unicode")
+        else:
+            dtype = _DTYPES.get(name, np.float32)
+            _check(array.dtype == dtype, name, f"has dtype {array.dtype}, not {np.dtype(dtype)}")
+    _check(t >= 1, "timestamps", "is empty")
+    _check(len(set(cues.labels.tolist())) == n, "labels", "are not unique")
+    for name in ("timestamps", "frame_index"):
+        _check(bool((np.diff(getattr(cues, name)) > 0).all()), name, "does not increase strictly")
+    _check(bool(np.isfinite(cues.timestamps).all()), "timestamps", "has NaN or infinity")
+    _check(bool((cues.frame_index >= 0).all()), "frame_index", "has a negative index")
+    _check(bool(np.isfinite(cues.camera_poses).all()), "camera_poses", "has NaN or infinity")
+    _check(bool((cues.camera_poses[:, 3] == [0, 0, 0, 1]).all()), "camera_poses", "has a last row that is not 0 0 0 1")
+    _check_rotations(cues.camera_poses[:, :3, :3], "camera_poses")
+    shown = cues.visible
+    for name in ("boxes", "centers", "center_uncertainty"):
+        array = getattr(cues, name)
+        _check(bool(np.isfinite(array[shown]).all()), name, "has NaN or infinity where visible")
+        _check(bool(np.isnan(array[~shown]).all()), name, "has values where not visible")
+    boxes = cues.boxes[shown]
+    _check(bool((boxes[:, 2:] > boxes[:, :2]).all()), "boxes", "has an empty box")
+    _check(bool((cues.center_uncertainty[shown] >= 0).all()), "center_uncertainty", "is negative")
+    known = np.isfinite(cues.orientations).all(axis=(2, 3))
+    _check(bool(np.isnan(cues.orientations[~known]).all()), "orientations", "has a matrix that is partly known")
+    _check(not (known & ~(shown & cues.is_agent[:, None])).any(), "orientations", "set for an object or unseen agent")
+    _check_rotations(cues.orientations[known], "orientations")
+    _check(bool((cues.orientation_confidence[~known] == 0).all()), "orientation_confidence", "set without orientation")
+    for name in ("confidence", "orientation_confidence"):
+        array = getattr(cues, name)
+        _check(bool(((array >= 0) & (array <= 1)).all()), name, "is not in [0, 1]")
+    # Three passes over contiguous memory; a reduction over the last, short axis is several times slower.
+    finite = np.isfinite(cues.point_map)
+    valid = finite[..., 0] & finite[..., 1] & finite[..., 2]
+    _check(bool((valid | (cues.confidence == 0)).all()), "confidence", "is set where point_map is not finite")
+    _check(
+        bool((np.diff(cues.mask_offsets) >= 0).all())
+        and cues.mask_offsets[0] == 0
+        and cues.mask_offsets[-1] == len(cues.mask_rle),
+        "mask_offsets",
+        "do not cover mask_rle",
+    )
+
+
+def _check_rotations(rotations: np.ndarray, name: str) -> None:
+    product = rotations @ np.swapaxes(rotations, -1, -2)
+    orthonormal = np.abs(product - np.eye(3)).max(initial=0) < 1e-3
+    _check(bool(orthonormal) and bool((np.linalg.det(rotations) > 0).all()), name, "has a matrix that is no rotation")
+
+
+def _check(condition: bool, name: str, problem: str) -> None:
+    if not condition:
+        raise CuesError(f"{name} {problem}")

@@ -1,0 +1,417 @@
+"""params.yaml as frozen dataclasses: every key is known, typed and checked, and an error names the key.
+
+One dataclass a section. A stage receives the sections that it uses; dvc.yaml lists the same keys, so that a
+change recomputes what depends on it and nothing else.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from dsr.console import StageError
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Rendered clips of a physics world with exact truth (clips/simulated/)."""
+
+    num_clips: int = 64
+    """Clips to make; ids are sim_000000, sim_000001, …"""
+    seed: int = 1
+    """Clip i depends on (seed, i) alone, so more clips leave the first ones as they are."""
+    duration: tuple[float, float] = (4.0, 8.0)
+    """Shortest and longest clip in seconds; each clip draws its own."""
+    fps: int = 10
+    size: tuple[int, int] = (320, 240)
+    """Width and height in pixels; both even (H.264)."""
+    bodies: tuple[int, int] = (3, 6)
+    """Fewest and most bodies in a world."""
+    render: bool = True
+    """False writes truth files alone (trajectories, boxes, visibility): thousands of clips in seconds."""
+
+    def __post_init__(self) -> None:
+        require(self.num_clips >= 1, "simulate.num_clips", "at least 1")
+        require(0 < self.duration[0] <= self.duration[1], "simulate.duration", "[shortest, longest], both > 0")
+        require(self.fps >= 1, "simulate.fps", "at least 1")
+        require(all(s >= 64 and s % 2 == 0 for s in self.size), "simulate.size", "even numbers, at least 64")
+        require(2 <= self.bodies[0] <= self.bodies[1], "simulate.bodies", "[fewest, most], at least 2")
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Which clips, and how their table is read (clips/)."""
+
+    source: str = "simulated"
+    """Folder under data/raw/ that holds the videos and their clips.csv."""
+    source_video_pattern: str = ""
+    """Regular expression whose first group is a clip id's source video; Koala-36M: '^(.+)_\\d+$'. Without it a
+    clips.csv column `source_video` is used, and without that each clip is its own source video."""
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.source) and not set(self.source) & set("/\\") and not self.source.startswith("."),
+            "clips.source",
+            "the name of a folder under data/raw/",
+        )
+
+
+@dataclass(frozen=True)
+class Curation:
+    """Agents, objects, dynamic or static, category (curation/)."""
+
+    backend: Literal["rules"] = "rules"
+    """`rules` reads the caption with a WordNet lexicon, offline."""
+    max_nouns: int = 12
+    """Most agents and objects kept for a clip, in the order in which the caption names them."""
+
+
+@dataclass(frozen=True)
+class CueNoise:
+    """Noise of the `simulated` backend, per clip seeded; every value 0 gives the exact truth."""
+
+    depth: float = 0.02
+    """Relative standard deviation of depth (a clip's scale, a frame's scale and each track's part)."""
+    pose: float = 0.002
+    """Standard deviation of the camera position per frame, relative to the scene's median depth, and of its
+    rotation in radians."""
+    angle: float = 4.0
+    """Standard deviation of an agent's axes in degrees."""
+    missed: float = 0.02
+    """Share of visible (track, frame) pairs that the detector misses."""
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "pose", "angle", "missed"):
+            require(getattr(self, name) >= 0, f"cues.simulated.noise.{name}", "at least 0")
+        require(self.missed < 1, "cues.simulated.noise.missed", "below 1")
+
+
+@dataclass(frozen=True)
+class SimulatedCues:
+    seed: int = 1
+    noise: CueNoise = field(default_factory=CueNoise)
+
+
+@dataclass(frozen=True)
+class Cues:
+    """3D cues (cues/)."""
+
+    backend: Literal["simulated", "annotated"] = "simulated"
+    """`simulated` reads the simulator's truth; `annotated` reads camera poses and tracks from files."""
+    num_frames: int = 32
+    """Uniformly spaced frames a clip; a clip with fewer is refused by the catalogue."""
+    point_map_size: tuple[int, int] = (24, 32)
+    """Height and width of the reduced point map."""
+    max_clips_failed: int = 1000
+    """The stage stops with the reasons once more clips than this have failed."""
+    simulated: SimulatedCues = field(default_factory=SimulatedCues)
+
+    def __post_init__(self) -> None:
+        require(self.num_frames >= 8, "cues.num_frames", "at least 8")
+        require(min(self.point_map_size) >= 4, "cues.point_map_size", "[height, width], at least 4")
+        require(self.max_clips_failed >= 0, "cues.max_clips_failed", "at least 0")
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Perturbed copies of the cues on which an answer must hold (qa/scene.py)."""
+
+    members: int = 16
+    margin: float = 1.15
+    """Every uncertainty is multiplied by it."""
+    max_jitter: float = 0.1
+    """Cap on the relative depth jitter that is read off a track's own frame-to-frame noise."""
+    across: float = 0.25
+    """Noise across the viewing ray, as a share of that along it."""
+    angle: float = 4.0
+    """Standard deviation of an agent's axes in degrees."""
+    camera: float = 0.002
+    """Standard deviation of the camera's position (in median depths) and rotation (radians)."""
+
+    def __post_init__(self) -> None:
+        require(self.members >= 1, "qa.ensemble.members", "at least 1")
+        for name in ("margin", "max_jitter", "across", "angle", "camera"):
+            require(getattr(self, name) >= 0, f"qa.ensemble.{name}", "at least 0")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Frames between two key moments, the choices for each signal (for 32 frames)."""
+
+    dis: tuple[int, ...] = (2, 3, 4, 5, 6)
+    dir: tuple[int, ...] = (1, 2, 3, 4, 6)
+    ori: tuple[int, ...] = (1, 2, 3, 4)
+    spd: tuple[int, ...] = (3, 4, 5)
+    spd_comp: tuple[int, ...] = (3, 4, 5)
+    dir_pred: tuple[int, ...] = (3, 4, 5, 6)
+
+    def __post_init__(self) -> None:
+        for name in ("dis", "dir", "ori", "spd", "spd_comp", "dir_pred"):
+            steps = getattr(self, name)
+            require(bool(steps) and min(steps) >= 1, f"qa.steps.{name}", "a list of frame counts, each at least 1")
+
+
+@dataclass(frozen=True)
+class QA:
+    """Questions with derived answers (qa/)."""
+
+    seed: int = 1
+    candidates: int = 512
+    """Candidate questions drawn for each form of a type and clip."""
+    keep_per_clip_type: int = 24
+    """Candidates of a clip and type that enter the matching, the rarer answers first."""
+    max_per_clip: int = 30
+    """Most questions of a clip."""
+    max_per_clip_type: int = 6
+    """Most questions of a clip and type."""
+    max_questions: int | None = None
+    """Most questions in all; whole quartets, spread over the types."""
+    num_blocks: int | None = None
+    """Blocks of source videos; quartets stay inside one. None: by the number of source videos."""
+    steps: Steps = field(default_factory=Steps)
+    ratio_tolerance: float = 0.2
+    """A distance within this ratio is about the same."""
+    speed_tolerance: float = 0.5
+    """A speed within this ratio is about the same."""
+    dead_zone: float = 0.3
+    """A direction's component below this is neither side."""
+    min_distance: float = 0.08
+    """Floors, in median depths; below one there is no state and the question is not asked."""
+    min_displacement: float = 0.15
+    min_direction: float = 0.15
+    max_box_overlap: float = 0.5
+    """Two tracks whose boxes overlap more (intersection over union) are not asked about together."""
+    min_box: float = 0.02
+    """Smallest side of a mentioned box, as a share of the image's."""
+    answer_margin: float = 0.4
+    """Smallest distance between two options of a quartet, a moment (qa/answers.py)."""
+    prediction_margin: float = 2.0
+    """The same for predictions."""
+    ensemble: Ensemble = field(default_factory=Ensemble)
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "keep_per_clip_type", "max_per_clip", "max_per_clip_type"):
+            require(getattr(self, name) >= 1, f"qa.{name}", "at least 1")
+        for name in ("max_questions", "num_blocks"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"qa.{name}", "at least 1, or null")
+        for name in (
+            "ratio_tolerance",
+            "speed_tolerance",
+            "min_distance",
+            "min_displacement",
+            "min_direction",
+        ):
+            require(getattr(self, name) > 0, f"qa.{name}", "above 0")
+        require(0 < self.dead_zone < 0.57, "qa.dead_zone", "between 0 and 0.57 (a direction must have a side)")
+        for name in ("max_box_overlap", "min_box"):
+            require(0 <= getattr(self, name) <= 1, f"qa.{name}", "between 0 and 1")
+        require(0 < self.answer_margin <= 2, "qa.answer_margin", "between 0 and 2")
+        require(0 < self.prediction_margin <= 6, "qa.prediction_margin", "between 0 and 6")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training set and benchmark (splits/)."""
+
+    seed: int = 1
+    """Decides between sets of blocks that are equally near to what is asked for."""
+    bench_fraction: float = 0.3
+    """Share of the questions that goes to the benchmark, as near as whole blocks allow."""
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "split.seed", "at least 0")
+        require(0 < self.bench_fraction < 1, "split.bench_fraction", "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class GSM:
+    """Geometry Selection Module (model/gsm.py)."""
+
+    fusion: Literal["none", "add", "gsm"] = "gsm"
+    """`none`: video alone; `add`: geometry added to the vision tokens; `gsm`: selected geometry tokens."""
+    num_tokens: int = 32
+    """Geometry tokens N that follow the vision tokens (the published model: 32)."""
+    encoders: tuple[Literal["point_map", "tracks"], ...] = ("point_map", "tracks")
+    """Where 3D tokens come from: the cells of the point map, the tracked things and the camera, or both."""
+
+    def __post_init__(self) -> None:
+        require(self.num_tokens >= 1, "gsm.num_tokens", "at least 1")
+        require(len(self.encoders) >= 1, "gsm.encoders", "a list of at least one")
+        require(len(set(self.encoders)) == len(self.encoders), "gsm.encoders", "a list without repeats")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The vision-language model that training starts from (model/presets.py)."""
+
+    preset: Literal["tiny"] = "tiny"
+    """`tiny`: the Qwen2.5-VL architecture, small and randomly initialised."""
+    backbone: str = ""
+    """Folder with a published Qwen2.5-VL, such as models/weights/Qwen2.5-VL-7B-Instruct; it replaces the preset."""
+    max_pixels: int = 4704
+    """Most pixels of a frame (the published recipe: 230400); a vision token sees 28 x 28 of them in two frames."""
+    seed: int = 1
+    """Seeds the weights that are drawn at random."""
+
+    def __post_init__(self) -> None:
+        require(self.max_pixels >= 28 * 28, "model.max_pixels", "at least 784 (28 x 28)")
+        require(self.seed >= 0, "model.seed", "at least 0")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Fine-tuning (training/)."""
+
+    steps: int = 600
+    """Optimizer steps on questions with video and geometry; 0 trains for `epochs`."""
+    epochs: float = 1.0
+    """Passes over the questions, where `steps` is 0."""
+    warmup_steps: int = 300
+    """Steps before these on text alone, with a noisy copy of the right option in the place of the video: the
+    curriculum of a model from random initialisation (training/curriculum.py). 0 for a published backbone."""
+    state_loss: float = 0.3
+    """Weight of a loss that has the geometry tokens spell the right option (training/curriculum.py); 0 for a published
+    backbone."""
+    shuffle_options: bool = True
+    """Give a question's options in a new order each time it is used."""
+    batch_size: int = 16
+    """Questions in one forward and backward pass."""
+    accumulation: int = 1
+    """Passes summed up before a step; batch_size x accumulation x GPUs is the effective batch (published: 32)."""
+    learning_rate: float = 1e-3
+    """Of the language model (published: 2e-7)."""
+    gsm_learning_rate: float = 2e-3
+    """Of the vision tower's merger, the geometry encoders and the GSM (published: 1e-6)."""
+    train_vision_tower: bool = False
+    """Train the vision tower too, with `learning_rate`; the published recipe keeps it as it is."""
+    lr_warmup: float = 0.03
+    """Share of all steps over which the learning rates rise; a cosine takes them down after that."""
+    weight_decay: float = 0.01
+    """AdamW, on matrices alone."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    bf16: bool = False
+    """Compute in bfloat16 (GPUs)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    save_steps: int = 200
+    """Steps between two checkpoints, from which a killed run goes on."""
+    cache_gib: float = 2.0
+    """Memory for decoded frames and cues; clips beyond it are read again when their turn comes."""
+    seed: int = 1
+    """Seeds the order of the questions, of their options, and the warm-up's noise."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "warmup_steps", "state_loss", "weight_decay", "cache_gib", "seed"):
+            require(getattr(self, name) >= 0, f"train.{name}", "at least 0")
+        for name in ("batch_size", "accumulation", "save_steps"):
+            require(getattr(self, name) >= 1, f"train.{name}", "at least 1")
+        for name in ("epochs", "learning_rate", "gsm_learning_rate", "max_grad_norm"):
+            require(getattr(self, name) > 0, f"train.{name}", "above 0")
+        require(0 <= self.lr_warmup < 1, "train.lr_warmup", "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Scoring on the benchmark (evaluation/)."""
+
+    batch_size: int = 16
+    """Questions in one forward pass; changes the time and the memory, not the answers."""
+    controls: tuple[Literal["blind", "shuffled_geometry"], ...] = ("blind", "shuffled_geometry")
+    """Runs of the same questions with something taken away: `blind` has neither video nor geometry,
+    `shuffled_geometry` has the geometry of a clip from another source video."""
+    bootstrap: int = 2000
+    """Resamples over source videos behind each 95 % interval."""
+    seed: int = 1
+    """Seeds the resamples and which clip lends its geometry."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "evaluate.batch_size", "at least 1")
+        require(len(set(self.controls)) == len(self.controls), "evaluate.controls", "a list without repeats")
+        require(self.bootstrap >= 100, "evaluate.bootstrap", "at least 100")
+        require(self.seed >= 0, "evaluate.seed", "at least 0")
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml."""
+
+    simulate: Simulate = field(default_factory=Simulate)
+    clips: Clips = field(default_factory=Clips)
+    curation: Curation = field(default_factory=Curation)
+    cues: Cues = field(default_factory=Cues)
+    qa: QA = field(default_factory=QA)
+    split: Split = field(default_factory=Split)
+    gsm: GSM = field(default_factory=GSM)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+
+
+def load(path: Path) -> Params:
+    """Read params.yaml; a missing key takes its default.
+
+    Raises:
+        StageError: an unknown key, a value of the wrong type or out of range, each named; no such file.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        raise StageError(f"{path} does not exist: run from the project folder, or name it with --root") from None
+    except yaml.YAMLError as error:
+        raise StageError(f"{path} is not YAML: {error}") from None
+    try:
+        return typing.cast(Params, _build(Params, tree, ""))
+    except ValueError as error:
+        raise StageError(f"{path}: {error}") from None
+
+
+def require(condition: bool, key: str, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{key} must be {expected}")
+
+
+def _build(kind: Any, value: Any, key: str) -> Any:
+    """Turn a YAML value into `kind`, a dataclass, tuple, literal or plain type, or say what is wrong with `key`."""
+    if dataclasses.is_dataclass(kind):
+        require(isinstance(value, dict), key or "the top level", f"a mapping, not {value!r}")
+        hints = typing.get_type_hints(kind)
+        for name in value:
+            if name not in hints:
+                near = difflib.get_close_matches(str(name), hints, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
+                raise ValueError(f"unknown key {_join(key, name)!r}{hint}")
+        return kind(**{name: _build(hints[name], item, _join(key, name)) for name, item in value.items()})
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _build(next(a for a in arguments if a is not type(None)), value, key)
+    if origin is Literal:
+        require(value in arguments, key, f"one of {', '.join(map(str, arguments))}, not {value!r}")
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, list) else [value]
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            arguments = (arguments[0],) * len(items)
+        require(len(items) == len(arguments), key, f"a list of {len(arguments)} values, not {value!r}")
+        return tuple(_build(a, item, key) for a, item in zip(arguments, items, strict=True))
+    if origin is dict:
+        require(isinstance(value, dict), key, f"a mapping, not {value!r}")
+        return {name: _build(arguments[1], item, _join(key, name)) for name, item in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    # bool is an int in Python, but `num_clips: true` is a mistake.
+    matches = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+    require(matches, key, f"of type {kind.__name__}, not {value!r}")
+    return value
+
+
+def _join(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
