@@ -149,9 +149,10 @@ class Steps:
     spd: tuple[int, ...] = (3, 4, 5)
     spd_comp: tuple[int, ...] = (3, 4, 5)
     dir_pred: tuple[int, ...] = (3, 4, 5, 6)
+    non_temp: tuple[int, ...] = (2, 3)
 
     def __post_init__(self) -> None:
-        for name in ("dis", "dir", "ori", "spd", "spd_comp", "dir_pred"):
+        for name in ("dis", "dir", "ori", "spd", "spd_comp", "dir_pred", "non_temp"):
             steps = getattr(self, name)
             require(bool(steps) and min(steps) >= 1, f"qa.steps.{name}", "a list of frame counts, each at least 1")
 
@@ -272,7 +273,7 @@ class Train:
     """Optimizer steps on questions with video and geometry; 0 trains for `epochs`."""
     epochs: float = 1.0
     """Passes over the questions, where `steps` is 0."""
-    warmup_steps: int = 300
+    text_steps: int = 300
     """Steps before these on text alone, with a noisy copy of the right option in the place of the video: the
     curriculum of a model from random initialisation (training/curriculum.py). 0 for a published backbone."""
     state_loss: float = 0.3
@@ -308,7 +309,7 @@ class Train:
     """Seeds the order of the questions, of their options, and the warm-up's noise."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "warmup_steps", "state_loss", "weight_decay", "cache_gib", "seed"):
+        for name in ("steps", "text_steps", "state_loss", "weight_decay", "cache_gib", "seed"):
             require(getattr(self, name) >= 0, f"train.{name}", "at least 0")
         for name in ("batch_size", "accumulation", "save_steps"):
             require(getattr(self, name) >= 1, f"train.{name}", "at least 1")

@@ -4,6 +4,7 @@ All candidates of a form are evaluated at once; the arrays are [K, M, axes, S]. 
 sorts out most of what will not hold before all members are looked at.
 """
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, fields
 
@@ -12,15 +13,22 @@ import numpy as np
 from dsr.geometry.frames import express
 from dsr.geometry.signals import length
 from dsr.params import QA
-from dsr.qa.answers import change_states, comparison_states, direction_states, run_lengths
+from dsr.qa.answers import (
+    change_states,
+    comparison_states,
+    decode_run_lengths,
+    direction_states,
+    run_lengths,
+)
+from dsr.qa.free_form import FAMILIES, Family, Moments
 from dsr.qa.scene import CAMERA, OBJECT, Scene
-from dsr.qa.templates import FORMS, TYPES, Form
+from dsr.qa.templates import FORMS as TEMPLATES
+from dsr.qa.templates import TYPES, Form, answer_text, encode_states, num_axes
 
-NUM_MOMENTS = {"dis": 5, "dir": 5, "ori": 5, "spd": 6, "spd_comp": 6, "dir_pred": 3}
-"""Key moments at which a signal is looked at."""
-NUM_STATES = {"dis": 4, "dir": 5, "ori": 5, "spd": 4, "spd_comp": 5, "dir_pred": 1}
-"""States of an answer before equal neighbours merge: changes for distance and speed (which is itself a change)."""
-MAX_MOMENTS = max(NUM_MOMENTS.values())
+FORMS: tuple[Form, ...] = (*TEMPLATES, *FAMILIES)
+MAX_MOMENTS = max(form.num_moments for form in FORMS)
+MAX_TARGETS = max(form.num_targets for form in FORMS)
+FORM_TYPES = np.array([TYPES.index(form.type) for form in FORMS])
 DURATION_FACTOR = 1.6
 _QUICK_MEMBERS = 5
 _NONE = -1
@@ -35,17 +43,17 @@ class Candidates:
     viewer: np.ndarray
     """[K] int16."""
     targets: np.ndarray
-    """[K, 2] int16."""
+    """[K, MAX_TARGETS] int16."""
     frames: np.ndarray
-    """[K, MAX_MOMENTS] int16 key moments, -1 after the last; a prediction's are before, at and after the stop."""
+    """[K, MAX_MOMENTS] int16 key moments, -1 after the last."""
     answer: np.ndarray
-    """[K] int64, code of `answers.run_lengths`."""
+    """[K] int64, code of `answers.run_lengths`, or a free-form family's."""
     signal: np.ndarray
     """[K, MAX_MOMENTS, 3] float32, the signal at the moments (speeds: over the steps), NaN elsewhere."""
     signature: np.ndarray
     """[K] int64: what a question's text gives away; equal for the members of a quartet."""
     boxes: np.ndarray
-    """[K, 3, 4] float32, boxes of viewer and targets at the stated moment, shares of the image; NaN: none."""
+    """[K, 1 + MAX_TARGETS, 4] float32, viewer's and targets' boxes at the stated moment, shares of the image."""
 
     def __len__(self) -> int:
         return len(self.form)
@@ -56,11 +64,6 @@ class Candidates:
     @classmethod
     def concatenate(cls, parts: list["Candidates"]) -> "Candidates":
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
-
-
-FORM_TYPES = np.array([TYPES.index(form.type) for form in FORMS])
-STATED = np.array([1 if form.signal == "dir_pred" else 0 for form in FORMS])
-"""Which moment of a form is the stated one: boxes and an absolute viewpoint are taken there."""
 
 
 def find_candidates(scene: Scene, qa: QA, rng: np.random.Generator) -> tuple[Candidates, Counter[str]]:
@@ -98,34 +101,31 @@ class Members:
 
 def _draw(scene: Scene, form: Form, qa: QA, rng: np.random.Generator, counts: Counter[str]) -> Drawn | None:
     """Random viewers, targets and moments of a form, without those that cannot be asked."""
-    steps = np.array(
-        [s for s in getattr(qa.steps, form.signal) if s * (NUM_MOMENTS[form.signal] - 1) < scene.located.shape[1]]
-    )
+    choices = qa.steps.non_temp if isinstance(form, Family) else getattr(qa.steps, form.signal)
+    steps = np.array([s for s in choices if s * (form.num_moments - 1) < scene.located.shape[1]])
     facing = scene.oriented.any(axis=1) & (scene.kinds != OBJECT)
     viewers = np.flatnonzero(facing) if form.viewer != "none" else np.array([_NONE])
-    possible = facing if form.signal == "ori" else scene.located.any(axis=1)
+    possible = facing if form.oriented_target else scene.located.any(axis=1)
     targets = np.flatnonzero(possible & ((scene.kinds != CAMERA) | form.camera_target))
     if not len(steps) or not len(viewers) or len(targets) < form.num_targets:
         return None
 
     k = qa.candidates
-    moments = np.arange(NUM_MOMENTS[form.signal])
-    viewer = rng.choice(viewers, k)
-    target = np.full((k, 2), _NONE)
-    target[:, 0] = rng.choice(targets, k)
-    if form.num_targets == 2:
-        target[:, 1] = rng.choice(targets, k)
+    moments = np.arange(form.num_moments)
+    entities = np.full((k, 1 + MAX_TARGETS), _NONE)
+    entities[:, 0] = rng.choice(viewers, k)
+    entities[:, 1 : 1 + form.num_targets] = rng.choice(targets, (k, form.num_targets))
+    if form.type == "rel_dis" and form.num_targets == 2:
+        entities[:, 1:3].sort(axis=1)  # the distance of a pair is symmetric
     step = rng.choice(steps, k)
     last_start = scene.located.shape[1] - 1 - step * moments[-1]
     first = np.floor(rng.random(k) * (last_start + 1)).astype(int)
-    if form.type == "rel_dis" and form.num_targets == 2:
-        target.sort(axis=1)  # the distance of a pair is symmetric
-    distinct = (viewer != target[:, 0]) & (target[:, 0] != target[:, 1])
-    distinct &= (viewer != target[:, 1]) | (viewer == _NONE)
-    columns = (viewer, target[:, 0], target[:, 1], first, step)
-    _, once = np.unique(_pack([c[distinct] for c in columns]), return_index=True)
-    viewer, a, b, first, step = (c[distinct][once] for c in columns)
-    drawn = Drawn(viewer, np.stack([a, b], axis=1), first[:, None] + step[:, None] * moments)
+    distinct = np.ones(k, bool)
+    for i, j in itertools.combinations(range(1 + form.num_targets), 2):
+        distinct &= entities[:, i] != entities[:, j]
+    _, once = np.unique(_pack([*entities[distinct].T, first[distinct], step[distinct]]), return_index=True)
+    entities, first, step = entities[distinct][once], first[distinct][once], step[distinct][once]
+    drawn = Drawn(entities[:, 0], entities[:, 1:], first[:, None] + step[:, None] * moments)
     counts["drawn"] += len(once)
     seen = _seen_throughout(scene, form, drawn)
     counts["out of view in the interval"] += int((~seen).sum())
@@ -138,7 +138,7 @@ def _draw(scene: Scene, form: Form, qa: QA, rng: np.random.Generator, counts: Co
 def _seen_throughout(scene: Scene, form: Form, drawn: Drawn) -> np.ndarray:
     """[K] bool: positions and axes that the signal needs are known at every frame that it spans."""
     first, last = drawn.frames[:, 0], drawn.frames[:, -1]
-    stated = drawn.frames[:, 1 if form.signal == "dir_pred" else 0]
+    stated = drawn.frames[:, form.stated]
     located = np.pad(np.cumsum(scene.located, axis=1), ((0, 0), (1, 0)))
     oriented = np.pad(np.cumsum(scene.oriented, axis=1), ((0, 0), (1, 0)))
 
@@ -148,31 +148,30 @@ def _seen_throughout(scene: Scene, form: Form, drawn: Drawn) -> np.ndarray:
     seen = np.ones(len(first), bool)
     for target in drawn.targets.T:
         seen &= throughout(located, target, first, last)
-        if form.signal == "ori":
-            seen &= throughout(oriented, target, first, last)
-    needs_axes = form.signal in ("dir", "ori", "dir_pred")
+    if form.oriented_target:
+        seen &= throughout(oriented, drawn.targets[:, 0], first, last)
     start, stop = (stated, stated) if form.viewer == "fixed" else (first, last)
     seen &= throughout(located, drawn.viewer, start, stop)
-    if needs_axes:
+    if form.needs_axes:
         seen &= throughout(oriented, drawn.viewer, start, stop)
     return seen
 
 
 def _identifiable(scene: Scene, form: Form, drawn: Drawn, qa: QA) -> np.ndarray:
     """[K] bool: every mentioned track has a box at the stated moment, large enough and apart from the others."""
-    boxes = _mentioned_boxes(scene, drawn, 1 if form.signal == "dir_pred" else 0)
+    boxes = _mentioned_boxes(scene, drawn, form.stated)
     named = np.concatenate([drawn.viewer[:, None], drawn.targets], axis=1) > CAMERA
     size = boxes[..., 2:] - boxes[..., :2]
     with np.errstate(invalid="ignore"):
         clear = ((size >= qa.min_box).all(axis=-1) | ~named).all(axis=1)
-        for i, j in ((0, 1), (0, 2), (1, 2)):
+        for i, j in itertools.combinations(range(1 + form.num_targets), 2):
             both = named[:, i] & named[:, j]
             clear &= ~(both & (_overlap(boxes[:, i], boxes[:, j]) > qa.max_box_overlap))
     return clear
 
 
 def _mentioned_boxes(scene: Scene, drawn: Drawn, stated: int) -> np.ndarray:
-    """[K, 3, 4] boxes of viewer and targets at the stated moment; NaN for the camera and for none."""
+    """[K, 1 + MAX_TARGETS, 4] boxes of viewer and targets at the stated moment; NaN for the camera and for none."""
     entities = np.concatenate([drawn.viewer[:, None], drawn.targets], axis=1)
     return scene.boxes[np.maximum(entities, CAMERA), drawn.frames[:, stated, None]]
 
@@ -212,13 +211,13 @@ def _evaluate(
     padded[:, :moments, :axes] = signal
     frames = np.full((k, MAX_MOMENTS), _NONE, np.int16)
     frames[:, : drawn.frames.shape[1]] = drawn.frames
-    boxes = _mentioned_boxes(scene, drawn, STATED[index])
+    boxes = _mentioned_boxes(scene, drawn, form.stated)
     return Candidates(
         form=np.full(k, index, np.int16),
         viewer=drawn.viewer.astype(np.int16),
         targets=drawn.targets.astype(np.int16),
         frames=frames,
-        answer=run_lengths(states),
+        answer=states[:, 0, 0].astype(np.int64) if isinstance(form, Family) else run_lengths(states),
         signal=padded,
         signature=_signatures(scene, index, drawn, boxes, qa),
         boxes=boxes.astype(np.float32),
@@ -229,23 +228,24 @@ def signal_states(
     scene: Scene, form: Form, drawn: Drawn, qa: QA, members: Members
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Signal of member 0 [K, M, axes], states [K, M, axes, S] int8, whether every state exists [K, S]."""
+    if isinstance(form, Family):
+        return _family_states(scene, form, drawn, qa, members)
     frames = drawn.frames
-    stated = frames[:, [1]] if form.signal == "dir_pred" else frames[:, [0]]
-    viewer_frames = stated if form.viewer == "fixed" else frames
+    viewer_frames = frames[:, [form.stated]] if form.viewer == "fixed" else frames
     place = members.positions[drawn.targets[:, [0]], frames]
     other = members.positions[drawn.targets[:, [1]], frames] if form.num_targets == 2 else None
     viewer = members.positions[drawn.viewer[:, None], viewer_frames] if form.viewer != "none" else None
-    axes = members.axes[drawn.viewer[:, None], viewer_frames] if form.signal in ("dir", "ori", "dir_pred") else None
+    axes = members.axes[drawn.viewer[:, None], viewer_frames] if form.needs_axes else None
 
     with np.errstate(invalid="ignore", divide="ignore"):
         match form.signal:
             case "dis":
                 distance = length(place - (other if other is not None else viewer))
-                valid = (distance >= qa.min_distance * scene.scale).all(axis=1)
+                valid = (distance >= qa.min_distance).all(axis=1)
                 return distance[..., :1], change_states(distance, qa.ratio_tolerance), valid
             case "dir":
                 vector = place - viewer if other is None else other - place
-                valid = (length(vector) >= qa.min_direction * scene.scale).all(axis=1)
+                valid = (length(vector) >= qa.min_direction).all(axis=1)
                 seen = express(vector, axes)
                 return seen[..., 0], direction_states(seen, qa.dead_zone), valid
             case "ori":
@@ -260,19 +260,39 @@ def signal_states(
                     seen = np.diff(express(place - viewer, axes), axis=1)
                 else:
                     seen = express(np.diff(place, axis=1), axes)
-                valid = (length(seen) >= qa.min_displacement * scene.scale).all(axis=1)
+                valid = (length(seen) >= qa.min_displacement).all(axis=1)
                 return seen[..., 0], direction_states(seen, qa.dead_zone), valid
             case _:
                 seconds = np.diff(scene.timestamps[frames], axis=1)[..., None]
-                speeds, slow = _speeds(place, viewer, seconds, qa, scene.scale)
+                speeds, slow = _speeds(place, viewer, seconds, qa)
                 if other is None:
                     states = change_states(speeds, qa.speed_tolerance)
                     slow = (slow[:, 1:], slow[:, :-1])
                 else:
-                    other_speeds, other_slow = _speeds(other, viewer, seconds, qa, scene.scale)
+                    other_speeds, other_slow = _speeds(other, viewer, seconds, qa)
                     states = comparison_states(speeds, other_speeds, qa.speed_tolerance)
                     speeds, slow = np.stack([speeds, other_speeds], axis=2), (slow, other_slow)
                 return _first_member(speeds), states, _comparable(states, *slow)
+
+
+def _family_states(
+    scene: Scene, form: Family, drawn: Drawn, qa: QA, members: Members
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `signal_states`: one state a question, which is its answer; the signal is the answer too."""
+    frames = drawn.frames
+    targets = [members.positions[drawn.targets[:, [i]], frames] for i in range(form.num_targets)]
+    has_viewer = form.viewer != "none"
+    moments = Moments(
+        targets=targets,
+        facing=members.axes[drawn.targets[:, [0]], frames][..., :, 0, :],
+        viewer=members.positions[drawn.viewer[:, None], frames] if has_viewer else np.full_like(targets[0], np.nan),
+        axes=members.axes[drawn.viewer[:, None], frames] if form.needs_axes else np.zeros(0),
+        up=members.axes[CAMERA, 0, :, 2],
+        seconds=scene.timestamps[frames],
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        codes = form.decide(moments, qa)
+    return codes[:, None, :1].astype(np.float32), codes[:, None, None].astype(np.int8), codes >= 0
 
 
 def _first_member(values: np.ndarray) -> np.ndarray:
@@ -281,15 +301,13 @@ def _first_member(values: np.ndarray) -> np.ndarray:
     return first[..., None] if first.ndim == 2 else first
 
 
-def _speeds(
-    place: np.ndarray, viewer: np.ndarray | None, seconds: np.ndarray, qa: QA, scale: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _speeds(place: np.ndarray, viewer: np.ndarray | None, seconds: np.ndarray, qa: QA) -> tuple[np.ndarray, np.ndarray]:
     """Mean speeds over the steps [K, M - 1, S], and where the displacement is below its floor.
 
     A slow step's speed is set to the floor's: it can still be told from a fast one, not from another slow one.
     """
     displacement = length(np.diff(place if viewer is None else place - viewer, axis=1))
-    floor = qa.min_displacement * scale
+    floor = qa.min_displacement
     return np.maximum(displacement, floor) / seconds, displacement < floor
 
 
@@ -305,18 +323,20 @@ def _signatures(scene: Scene, index: int, drawn: Drawn, boxes: np.ndarray, qa: Q
     frames = drawn.frames
     if form.signal == "dir_pred":
         duration = scene.timestamps[frames[:, 1]] - scene.timestamps[0]
+        frames = frames[:, :2]
     else:
         duration = scene.timestamps[frames[:, -1]] - scene.timestamps[frames[:, 0]]
     duration_class = np.floor(np.log(np.maximum(duration, 0.1)) / np.log(DURATION_FACTOR)).astype(int) + 5
     parts = [(np.full(len(frames), index), len(FORMS)), (duration_class, 32)]
     parts.append((np.where(drawn.viewer == _NONE, 0, 1 + (drawn.viewer > CAMERA)), 3))
-    shown = frames[:, :2] if form.signal == "dir_pred" else frames
     for target in drawn.targets.T[: form.num_targets]:
         parts.append((scene.kinds[target], 3))
-        path = scene.positions[target[:, None], shown, :, 0]
-        moved = np.sqrt(((path - path[:, :1]) ** 2).sum(axis=2)).max(axis=1) > qa.min_displacement * scene.scale
+        path = scene.positions[target[:, None], frames, :, 0]
+        moved = np.sqrt(((path - path[:, :1]) ** 2).sum(axis=2)).max(axis=1) > qa.min_displacement
         parts.append((moved.astype(int), 2))
-    if form.signal in ("dir", "ori", "dir_pred"):
+    if form.num_targets == 3:
+        parts.append((_height_order(boxes[:, 1:]), 6))
+    elif form.needs_axes:
         parts += _box_classes(boxes[:, 1 : 1 + form.num_targets])
     code = np.zeros(len(frames), np.int64)
     for values, size in parts:
@@ -337,6 +357,20 @@ def _box_classes(boxes: np.ndarray) -> list[tuple[np.ndarray, int]]:
     return parts
 
 
+def _height_order(boxes: np.ndarray) -> np.ndarray:
+    """Order of three boxes [K, 3, 4] by height: what they tell of who is near."""
+    order = np.argsort(boxes[..., 3] - boxes[..., 1], axis=1)
+    return 2 * order[:, 0] + (order[:, 1] > order[:, 2])
+
+
+def describe_answer(form: Form, code: int) -> tuple[str, str]:
+    """An answer's code as a sentence and as compact states."""
+    if isinstance(form, Family):
+        return form.answers[code], str(code)
+    answer = decode_run_lengths(code, num_axes(form.signal))
+    return answer_text(form.signal, answer), encode_states(answer)
+
+
 def _diverse(found: Candidates, keep: int, rng: np.random.Generator, counts: Counter[str]) -> np.ndarray:
     """Indices of at most `keep` candidates a type: one a viewer, targets and answer, the answers taken in turn."""
     order = rng.permutation(len(found))
@@ -345,7 +379,7 @@ def _diverse(found: Candidates, keep: int, rng: np.random.Generator, counts: Cou
     counts["repeats another question"] += len(found) - len(first)
     order = order[np.sort(first)]
     types = FORM_TYPES[found.form[order]]
-    turn = _rank_within(_pack([types, found.answer[order]]))
+    turn = _rank_within(_pack([found.form[order], found.answer[order]]))
     order = order[np.lexsort((turn, types))]
     place = _rank_within(FORM_TYPES[found.form[order]])
     counts["enough of its clip and type"] += int((place >= keep).sum())
@@ -374,10 +408,10 @@ def _empty() -> Candidates:
     return Candidates(
         form=np.zeros(0, np.int16),
         viewer=np.zeros(0, np.int16),
-        targets=np.zeros((0, 2), np.int16),
+        targets=np.zeros((0, MAX_TARGETS), np.int16),
         frames=np.zeros((0, MAX_MOMENTS), np.int16),
         answer=np.zeros(0, np.int64),
         signal=np.zeros((0, MAX_MOMENTS, 3), np.float32),
         signature=np.zeros(0, np.int64),
-        boxes=np.zeros((0, 3, 4), np.float32),
+        boxes=np.zeros((0, 1 + MAX_TARGETS, 4), np.float32),
     )

@@ -21,21 +21,11 @@ from dsr.console import StageError, num_workers, summary, track
 from dsr.cues.schema import CuesError, read_cues
 from dsr.files import write_json, write_parquet
 from dsr.params import QA, Params
-from dsr.qa.answers import decode_run_lengths
 from dsr.qa.blocks import assign_blocks
-from dsr.qa.candidates import FORM_TYPES, STATED, Candidates, find_candidates
+from dsr.qa.candidates import FORM_TYPES, FORMS, Candidates, describe_answer, find_candidates
 from dsr.qa.options import QUARTET, match_quartets
 from dsr.qa.scene import KINDS, build_scene
-from dsr.qa.templates import (
-    FORMS,
-    NUM_WORDINGS,
-    TYPES,
-    answer_text,
-    encode_states,
-    mention,
-    num_axes,
-    question_text,
-)
+from dsr.qa.templates import NUM_WORDINGS, TYPES, mention, question_text
 
 LETTERS = "ABCD"
 _CLIPS_A_TASK = 16
@@ -229,13 +219,12 @@ def _quartet_rows(
     candidates: Candidates, quartet: np.ndarray, clips: list[ClipQuestions], wording: int, quartet_id: str
 ) -> list[dict[str, Any]]:
     form = FORMS[candidates.form[quartet[0]]]
-    answers = [decode_run_lengths(int(candidates.answer[k]), num_axes(form.signal)) for k in quartet]
-    options = [f"{letter}. {answer_text(form.signal, a)}" for letter, a in zip(LETTERS, answers, strict=True)]
-    option_states = [encode_states(a) for a in answers]
+    texts, option_states = zip(*(describe_answer(form, int(candidates.answer[k])) for k in quartet), strict=True)
+    options = [f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=True)]
     rows = []
     for position, (k, clip) in enumerate(zip(quartet, clips, strict=True)):
         frames = candidates.frames[k][candidates.frames[k] >= 0]
-        stated = int(frames[STATED[candidates.form[k]]])
+        stated = int(frames[form.stated])
         predicts = form.signal == "dir_pred"
         start, end = (0, stated) if predicts else (int(frames[0]), int(frames[-1]))
         entities = [int(candidates.viewer[k]), *(int(t) for t in candidates.targets[k])]
@@ -243,7 +232,7 @@ def _quartet_rows(
         moment = float(clip.timestamps[stated])
         names = {
             name: mention(clip.labels[entity], tuple(box) if entity > 0 else None, moment)
-            for name, entity, box in zip(("viewer", "a", "b"), entities, pixels, strict=True)
+            for name, entity, box in zip(("viewer", "a", "b", "c"), entities, pixels, strict=True)
             if entity >= 0
         }
         times = clip.timestamps[[start, end]]
@@ -269,7 +258,7 @@ def _quartet_rows(
                 "shown_frames": stated + 1 if predicts else len(clip.timestamps),
                 "states": option_states[position],
                 "signal": [float(v) for v in signal[np.isfinite(signal)]],
-                "option_states": option_states,
+                "option_states": list(option_states),
             }
         )
     return rows

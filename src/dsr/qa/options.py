@@ -2,17 +2,21 @@
 
 Grouping problem: within a signature, questions fall into answer classes; a quartet takes one question from each of
 four classes that are pairwise far enough apart. Each class is used while it is the largest, which is what wastes
-least where all classes may meet, and a small search finds the other three where not all may.
+least where all classes may meet, and a small search finds the other three where not all may. The types take turns,
+so that an easy one does not use up the clips' allowance.
 """
 
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from dsr.params import QA
 from dsr.qa.answers import answer_distances
-from dsr.qa.candidates import FORM_TYPES, NUM_STATES, Candidates
-from dsr.qa.templates import FORMS, num_axes
+from dsr.qa.candidates import FORM_TYPES, FORMS, Candidates
+from dsr.qa.free_form import Family
+from dsr.qa.templates import NUM_STATES, Form, num_axes
 
 QUARTET = 4
 
@@ -36,16 +40,30 @@ def match_quartets(candidates: Candidates, clip: np.ndarray, qa: QA, rng: np.ran
     Returns:
         Quartets in random order; their options in random order.
     """
-    caps = _Caps(clip, FORM_TYPES[candidates.form], qa)
-    quartets: list[list[int]] = []
+    kind = FORM_TYPES[candidates.form]
+    caps = _Caps(clip, kind, qa)
+    # Each type has its signatures in random order; the type that has got least takes the next quartet.
+    waiting: dict[int, deque[Iterator[list[int]]]] = {int(k): deque() for k in np.unique(kind)}
     order = np.lexsort((candidates.answer, candidates.signature))
     edges = np.flatnonzero(np.diff(candidates.signature[order])) + 1
     groups = np.split(order, edges) if len(order) else []
-    # Small groups first: they have the fewest ways to use a clip's allowance.
-    for number in sorted(rng.permutation(len(groups)), key=lambda g: len(groups[g])):
+    for number in rng.permutation(len(groups)):
         group = groups[number]
-        if len(group) >= QUARTET:
-            quartets += _match_group(candidates, group, caps, qa, rng)
+        waiting[int(kind[group[0]])].append(_match_group(candidates, group, caps, qa, rng))
+    quartets: list[list[int]] = []
+    got = Counter[int]()
+    while waiting:
+        least = min(waiting, key=lambda k: (got[k], k))
+        signatures = waiting[least]
+        quartet = next(signatures[0], None)
+        if quartet is None:
+            signatures.popleft()
+            if not signatures:
+                del waiting[least]
+            continue
+        signatures.rotate(-1)
+        quartets.append(quartet)
+        got[least] += 1
     used = np.array(quartets, int).reshape(-1, QUARTET)
     left = np.ones(len(candidates), bool)
     left[used.ravel()] = False
@@ -87,23 +105,19 @@ class _Caps:
 
 def _match_group(
     candidates: Candidates, group: np.ndarray, caps: _Caps, qa: QA, rng: np.random.Generator
-) -> list[list[int]]:
-    """Quartets of one signature."""
+) -> Iterator[list[int]]:
+    """Quartets of one signature, as long as there are any."""
     form = FORMS[candidates.form[group[0]]]
-    margin = qa.prediction_margin if form.signal == "dir_pred" else qa.answer_margin
     answers, inverse = np.unique(candidates.answer[group], return_inverse=True)
     if len(answers) < QUARTET:
-        return []
-    distances = answer_distances(answers, num_axes(form.signal), NUM_STATES[form.signal])
-    # A rounding error must not decide: 2/5 is a margin of 0.4.
-    apart = distances >= margin - 1e-9
+        return
+    apart = _apart(form, answers, qa)
     members = [list(rng.permutation(group[inverse == a])) for a in range(len(answers))]
-    quartets = []
     while True:
         sizes = np.array([len(m) for m in members])
         classes = _four_apart(apart, sizes)
         if classes is None:
-            return quartets
+            return
         quartet: list[int] = []
         for answer in classes:
             index = caps.pop(members[answer])
@@ -113,11 +127,20 @@ def _match_group(
                 break
             quartet.append(index)
         if len(quartet) == QUARTET:
-            quartets.append(quartet)
+            yield quartet
         else:
             for answer, index in zip(classes, quartet, strict=False):
                 caps.give_back(index)
                 members[answer].append(index)
+
+
+def _apart(form: Form, answers: np.ndarray, qa: QA) -> np.ndarray:
+    """[C, C] bool: which answers may be options of one quartet. A family's answers exclude each other."""
+    if isinstance(form, Family):
+        return ~np.eye(len(answers), dtype=bool)
+    margin = qa.prediction_margin if form.signal == "dir_pred" else qa.answer_margin
+    # A rounding error must not decide: 2/5 is a margin of 0.4.
+    return answer_distances(answers, num_axes(form.signal), NUM_STATES[form.signal]) >= margin - 1e-9
 
 
 def _four_apart(apart: np.ndarray, sizes: np.ndarray) -> tuple[int, int, int, int] | None:

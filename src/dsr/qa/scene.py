@@ -5,7 +5,8 @@ Design choices:
 - member 0 is the cues as they are, the others are perturbed by the cues' own uncertainty: the backend's
   statement or the jitter seen in the track, whichever is larger, times a margin. How the noise came about is not
   known here: a half is independent from frame to frame, a half moves slowly with the track;
-- all members are smoothed alike: [1, 2, 1]/4 on positions, a mean of three frames on axes.
+- all members are smoothed alike: [1, 2, 1]/4 on positions, a mean of three frames on axes;
+- lengths are in the scene's median depths, so that every floor is a plain number and single precision is enough.
 """
 
 from dataclasses import dataclass
@@ -33,17 +34,15 @@ class Scene:
     timestamps: np.ndarray
     """[T] seconds."""
     positions: np.ndarray
-    """[E, T, 3, S] world, smoothed; NaN where unknown."""
+    """[E, T, 3, S] float32, smoothed, in median depths from where the camera was first; NaN where unknown."""
     axes: np.ndarray
-    """[E, T, 3, 3, S] world-from-viewpoint rotations, smoothed; NaN where unknown."""
+    """[E, T, 3, 3, S] float32 world-from-viewpoint rotations, smoothed; NaN where unknown."""
     boxes: np.ndarray
     """[E, T, 4] xyxy as shares of the image's width and height; NaN where there is none."""
     located: np.ndarray
     """[E, T] bool: the position is known."""
     oriented: np.ndarray
     """[E, T] bool: the axes are known."""
-    scale: float
-    """The scene's median depth: every floor is relative to it."""
 
 
 def build_scene(cues: ClipCues, ensemble: Ensemble, rng: np.random.Generator) -> Scene | None:
@@ -51,7 +50,7 @@ def build_scene(cues: ClipCues, ensemble: Ensemble, rng: np.random.Generator) ->
     depth = cues.centers[..., 2].astype(np.float64)
     if not (depth > 0).any():
         return None
-    scale = float(np.median(depth[depth > 0]))
+    scale = np.median(depth[depth > 0])
     members = ensemble.members + 1
     camera_axes, camera_positions = _camera_members(cues, ensemble, scale, members, rng)
     centers = _center_members(cues, ensemble, members, rng)
@@ -61,7 +60,7 @@ def build_scene(cues: ClipCues, ensemble: Ensemble, rng: np.random.Generator) ->
     world = (camera_axes[None] * centers[:, :, None]).sum(axis=3) + camera_positions[None]
     world_axes = (camera_axes[None, :, :, :, None] * axes[:, :, None]).sum(axis=3)
     viewpoint = camera_viewpoint_axes(np.moveaxis(camera_axes, -1, 0))
-    positions = np.concatenate([camera_positions[None], world])
+    positions = (np.concatenate([camera_positions[None], world]) - cues.camera_poses[0, :3, 3, None]) / scale
     all_axes = np.concatenate([np.moveaxis(viewpoint, 0, -1)[None], world_axes])
 
     positions = smooth(fill_single_gaps(positions, axis=1), (0.25, 0.5, 0.25), axis=1)
@@ -72,12 +71,11 @@ def build_scene(cues: ClipCues, ensemble: Ensemble, rng: np.random.Generator) ->
         labels=["camera", *cues.labels.tolist()],
         kinds=np.concatenate([[CAMERA], np.where(cues.is_agent, AGENT, OBJECT)]),
         timestamps=cues.timestamps,
-        positions=positions,
-        axes=all_axes,
+        positions=positions.astype(np.float32),
+        axes=all_axes.astype(np.float32),
         boxes=boxes,
         located=np.isfinite(positions[..., 0, 0]),
         oriented=np.isfinite(all_axes[..., 0, 0, 0]),
-        scale=scale,
     )
 
 

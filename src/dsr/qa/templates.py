@@ -36,7 +36,10 @@ TYPES = (
 )
 """All question types in the published order; the first twelve are templates, `non_temp` is free-form."""
 
-Signal = Literal["dis", "dir", "ori", "spd", "spd_comp", "dir_pred"]
+NUM_MOMENTS = {"dis": 5, "dir": 5, "ori": 5, "spd": 6, "spd_comp": 6, "dir_pred": 3}
+"""Key moments at which a signal is looked at; a prediction's are before, at and after the stop."""
+NUM_STATES = {"dis": 4, "dir": 5, "ori": 5, "spd": 4, "spd_comp": 5, "dir_pred": 1}
+"""States of an answer before equal neighbours merge: changes for distance and speed (which is itself a change)."""
 Viewer = Literal["moving", "fixed", "none"]
 
 
@@ -45,14 +48,31 @@ class Form:
     """One way to ask a question type: who sees, how many targets, and the wordings to choose from."""
 
     type: str
-    signal: Signal
+    signal: str
+    """`dis`, `dir`, `ori`, `spd`, `spd_comp`, `dir_pred`, or a free-form family's name."""
     viewer: Viewer
     """`moving`: relative; `fixed`: absolute, as at the first moment; `none`: nothing depends on a viewpoint."""
     num_targets: int
     wordings: tuple[str, ...]
-    """Fields: {interval}, {moment}, {viewer}, {a}, {b}."""
+    """Fields: {interval}, {Interval} (capital), {start}, {end}, {moment}, {viewer}, {a}, {b}, {c}."""
     camera_target: bool = True
     """False where asking about the camera repeats another form with viewer and target exchanged."""
+    oriented_target: bool = False
+    """True where the first target must have a facing direction."""
+
+    @property
+    def num_moments(self) -> int:
+        return NUM_MOMENTS[self.signal]
+
+    @property
+    def stated(self) -> int:
+        """Which moment is the stated one: boxes and an absolute viewpoint are taken there."""
+        return 1 if self.signal == "dir_pred" else 0
+
+    @property
+    def needs_axes(self) -> bool:
+        """Whether the viewer's axes enter, or only its position."""
+        return self.signal in ("dir", "ori", "dir_pred")
 
 
 FORMS = (
@@ -145,6 +165,7 @@ FORMS = (
             "Look through the eyes of {viewer} {interval}: which way is {a} facing?",
             "Following the viewpoint of {viewer} {interval}, how is {a} oriented?",
         ),
+        oriented_target=True,
     ),
     Form(
         "abs_ori",
@@ -156,6 +177,7 @@ FORMS = (
             "Keep the viewpoint that {viewer} had at {moment}. Which way is {a} facing {interval}?",
             "As seen with the viewpoint of {viewer} at {moment}, how is {a} oriented {interval}?",
         ),
+        oriented_target=True,
     ),
     Form(
         "rel_spd",
@@ -249,7 +271,7 @@ Answer = tuple[tuple[int, ...], ...]
 """A run-length sequence of states; a state has one value, or three for directions."""
 
 
-def num_axes(signal: Signal) -> int:
+def num_axes(signal: str) -> int:
     return 1 if signal in _SCALARS else 3
 
 
@@ -272,12 +294,12 @@ _PHRASES: dict[str, dict[tuple[int, ...], str]] = {
 _STATES = {signal: {phrase: state for state, phrase in phrases.items()} for signal, phrases in _PHRASES.items()}
 
 
-def answer_text(signal: Signal, answer: Answer) -> str:
+def answer_text(signal: str, answer: Answer) -> str:
     """An answer as a sentence, such as "It grows, then shrinks."; `parse_answer` reads it back."""
     return _OPENINGS[signal] + _THEN.join(_PHRASES[signal][state] for state in answer) + "."
 
 
-def parse_answer(signal: Signal, text: str) -> Answer:
+def parse_answer(signal: str, text: str) -> Answer:
     """The states that an answer's sentence tells.
 
     Raises:
@@ -310,12 +332,15 @@ def question_text(form: Form, wording: int, start: float, end: float, moment: fl
 
     Args:
         wording: any non-negative number; it chooses among the form's wordings and the ways to say an interval.
-        names: `viewer`, `a`, `b` as given by `mention`, those that the form needs.
+        names: `viewer`, `a`, `b`, `c` as given by `mention`, those that the form needs.
     """
     interval = _INTERVALS[wording % len(_INTERVALS)].format(start=start, end=end)
     template = form.wordings[wording // len(_INTERVALS) % len(form.wordings)]
-    text = template.format(interval=interval, moment=f"{moment:.1f} s", **names)
+    capital = interval[0].upper() + interval[1:]
+    times = {"moment": f"{moment:.1f} s", "start": f"{start:.1f} s", "end": f"{end:.1f} s"}
+    text = template.format(interval=interval, Interval=capital, **times, **names)
     return text[0].upper() + text[1:]
 
 
-NUM_WORDINGS = len(_INTERVALS) * max(len(form.wordings) for form in FORMS)
+NUM_WORDINGS = 12
+"""Wordings to draw from: a common multiple of all forms' numbers of wordings and intervals, so that none is rarer."""
