@@ -162,7 +162,7 @@ def read_cues(path: Path, *, skip: Collection[str] = ()) -> ClipCues:
     """
     arrays, meta = _read(path, [name for name in ARRAYS if name not in skip])
     if meta.get("schema_version") != SCHEMA_VERSION:
-        raise CuesError(f"{path}: schema version {meta.get('schema_version')}, not {SCHEMA_VERSION}: run the cues stage")
+        raise CuesError(f"{path}: schema version is not {SCHEMA_VERSION}: run the cues stage again")
     t, n = len(arrays["timestamps"]), len(arrays["labels"])
     empty = {
         "point_map": np.zeros((t, 0, 0, 3), np.float32),

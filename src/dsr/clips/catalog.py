@@ -1,0 +1,434 @@
+"""The catalogue: what each clip of a source folder is, and why one that cannot be used cannot.
+
+Every row of clips.csv, and every video that no row names, is one row of the table: `ok`, or `failed` with a
+reason that reads `kind: detail`. Nothing that an id or a path says is believed: an id that is not safe as a file
+name is shown quoted and never used as a path, and a path must stay in its folder.
+"""
+
+import csv
+import math
+import os
+import re
+import signal
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+from rich.markup import escape
+
+from dsr import console
+from dsr.clips.video import frames_between, probe
+from dsr.console import StageError
+from dsr.files import sha256_file, write_parquet
+from dsr.params import Params
+from dsr.workers import Failure, map_isolated
+
+Row = dict[str, Any]
+CATALOG = Path("data/clips/catalog.parquet")
+COLUMNS = {
+    "clip_id": str,
+    "status": str,
+    "reason": str,
+    "source": str,
+    "file": str,
+    "truth": str,
+    "annotation": str,
+    "sha256": str,
+    "source_video": str,
+    "caption": str,
+    "start": float,
+    "end": float,
+    "duration": float,
+    "fps": float,
+    "num_frames": int,
+    "width": int,
+    "height": int,
+}
+"""Columns of the catalogue; further columns of clips.csv follow, as text. `file`, `truth` and `annotation` are
+relative to the project folder; `duration` is the whole video's; `num_frames` counts those in [start, end]."""
+LATER_COLUMNS = ("agents", "objects", "dynamic", "category")
+"""What curation adds. A column of clips.csv with such a name is kept as `given_<name>`."""
+_SUFFIXES = "mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv 3gp ogv gif"
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
+"""Files that count as videos where clips.csv does not name them."""
+TIME_LIMIT = 180
+"""Seconds that a file may take to probe; decoders have been seen never to return from hostile files."""
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_MAX_ID = 200  # Leaves room for suffixes within the 255 bytes of a file name.
+_DVC_OBJECT = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?$")
+_FAILURES_SHOWN = 5
+
+
+_ID_RULE = f"only letters, digits, '.', '_', '-', no leading dot, at most {_MAX_ID} characters"
+
+
+class ClipError(ValueError):
+    """Why a clip cannot be used; `kind: detail`."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker process is to look at."""
+
+    video: Path | None
+    truth: Path | None
+    start: float | None
+    end: float | None
+    min_frames: int
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """What it found; the fields are columns of the catalogue."""
+
+    sha256: str
+    start: float
+    end: float
+    duration: float
+    fps: float
+    num_frames: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A source folder and what was found in it."""
+
+    root: Path
+    name: str
+    videos: dict[str, list[Path]]
+    """By stem."""
+    named: set[Path] = field(default_factory=set)
+    """Videos that a row is about."""
+    seen: dict[str, int] = field(default_factory=dict)
+    """Row of clips.csv in which an id came first."""
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "data" / "raw" / self.name
+
+
+def run(params: Params, root: Path, workers: int = 0) -> None:
+    """Read data/raw/<source>/, write data/clips/catalog.parquet.
+
+    Raises:
+        StageError: no such folder or table, a table that cannot be read, or no clip that can be used.
+    """
+    folder = root / "data" / "raw" / params.clips.source
+    header, lines = _read_table(folder)
+    source = _Source(root, params.clips.source, _find_videos(folder))
+    rows: list[Row] = []
+    jobs: dict[int, _Job] = {}
+    for i, line in enumerate(lines):
+        rows.append(_empty_row(source.name))
+        try:
+            jobs[i] = _read_line(source, rows[i], header, line, i + 2, params.cues.num_frames)
+        except ClipError as error:
+            _fail(rows[i], str(error))
+    unnamed = [path for paths in source.videos.values() for path in paths if path not in source.named]
+    rows += [_unnamed_row(source, path) for path in unnamed]
+    _probe_all(rows, jobs, console.num_workers(workers))
+    _refuse_copies(rows)
+    _name_source_videos(rows, params.clips.source_video_pattern)
+    rows.sort(key=lambda row: row["clip_id"])
+    _write(root / CATALOG, rows)
+    _report(rows, len(lines), len(unnamed), folder)
+
+
+def _read_table(folder: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of clips.csv, fields as text."""
+    path = folder / "clips.csv"
+    if not folder.is_dir():
+        raise StageError(f"{folder} does not exist: put videos and clips.csv there, or set clips.source")
+    try:
+        # One caption may be longer than csv's default of 128 KiB a field.
+        csv.field_size_limit(2**24)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = [line for line in csv.reader(file, strict=True) if line]
+    except FileNotFoundError:
+        raise StageError(f"{path} does not exist: write one with columns clip_id (or videoID) and caption") from None
+    except UnicodeDecodeError as error:
+        raise StageError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except (csv.Error, OSError) as error:
+        raise StageError(f"{path} cannot be read as CSV: {error}") from None
+    header = [name.strip() for name in table[0]] if table else []
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise StageError(f"{path} has column {twice[0]!r} twice: rename one")
+    if "clip_id" not in header and "videoID" in header:
+        header[header.index("videoID")] = "clip_id"
+    for name, other in (("clip_id", " (or videoID)"), ("caption", "")):
+        if name not in header:
+            found = ", ".join(header[:20]) or "none"
+            raise StageError(f"{path} has no column {name}{other}; its columns: {found}. Separate them by commas")
+    return header, table[1:]
+
+
+def _find_videos(folder: Path) -> dict[str, list[Path]]:
+    """Videos below a folder by stem, in the order of their paths; hidden files and folders are left out."""
+    found: dict[str, list[Path]] = {}
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def _empty_row(source: str) -> Row:
+    row: Row = {name: kind() for name, kind in COLUMNS.items()}
+    return row | {"source": source, "status": "ok"}
+
+
+def _unnamed_row(source: _Source, path: Path) -> Row:
+    row = _empty_row(source.name)
+    row.update(clip_id=_shown_id(path.stem), file=_shown(path.relative_to(source.root)))
+    _fail(row, "no row in clips.csv: no row names this file")
+    return row
+
+
+def _fail(row: Row, reason: str) -> None:
+    row.update(status="failed", reason=reason)
+
+
+def _read_line(source: _Source, row: Row, header: list[str], line: list[str], number: int, min_frames: int) -> _Job:
+    """Fill a row from its line of clips.csv.
+
+    Args:
+        number: row in the table, the header being 1.
+
+    Raises:
+        ClipError: why the clip cannot be used; the row holds what was understood.
+    """
+    given = dict(zip(header, line, strict=False))
+    clip_id = given.pop("clip_id", "").strip()
+    row["clip_id"] = _shown_id(clip_id)
+    row["caption"] = given.pop("caption", "").strip()
+    row["source_video"] = given.pop("source_video", "").strip()
+    places = {name: given.pop(name, "").strip() for name in ("file", "truth", "annotation")}
+    times = {name: given.pop(name, "").strip() for name in ("start", "end")}
+    for name, value in given.items():
+        row[f"given_{name}" if name in COLUMNS or name in LATER_COLUMNS else name] = value
+    if len(line) != len(header):
+        source.named.update(source.videos.get(clip_id, []))
+        raise ClipError(f"ragged row: row {number} has {len(line)} fields, the header {len(header)}")
+    if row["clip_id"] != clip_id:
+        raise ClipError(f"unsafe clip_id: {_ID_RULE}")
+    if clip_id in source.seen:
+        raise ClipError(f"clip_id used before: in row {source.seen[clip_id]} of clips.csv")
+    source.seen[clip_id] = number
+    paths = {name: _inside(source.folder, place, name) if place else None for name, place in places.items()}
+    if paths["file"] is None:
+        paths["file"] = _named_like(clip_id, source)
+    else:
+        source.named.add(paths["file"])
+    for name, path in paths.items():
+        row[name] = path.relative_to(source.root).as_posix() if path else ""
+    if paths["file"] is None and paths["truth"] is None:
+        raise ClipError("no video: no file of this name in the folder")
+    start, end = (_seconds(value, name) for name, value in times.items())
+    return _Job(paths["file"], paths["truth"], start, end, min_frames)
+
+
+def _shown_id(clip_id: str) -> str:
+    """The id where it is safe as a file name, else quoted and escaped, which no safe id can be."""
+    if _SAFE_ID.fullmatch(clip_id) and len(clip_id) <= _MAX_ID:
+        return clip_id
+    quoted = ascii(clip_id)
+    return quoted if len(quoted) <= 80 else f"{quoted[:76]}...'"
+
+
+def _shown(path: Path) -> str:
+    """A path as text that can be stored, whatever bytes its name has."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def _inside(folder: Path, place: str, column: str) -> Path:
+    """The file that a row names, if it is in the source folder (or a link into DVC's cache).
+
+    Raises:
+        ClipError: it is elsewhere, or not there.
+    """
+    path = Path(os.path.normpath(folder / place.replace("\0", "\ufffd")))
+    if not path.is_relative_to(folder):
+        raise ClipError(f"path outside the source folder: {column} {ascii(place)[:120]}")
+    _refuse_link_out(path, folder, column)
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise ClipError(f"{column} cannot be read: {error.strerror}") from None
+    raise ClipError(f"{column} missing: no file {ascii(place)[:120]} in the source folder")
+
+
+def _refuse_link_out(path: Path, folder: Path, column: str) -> None:
+    """A link may lead out of the folder only to an object of a DVC cache (`cache.type symlink`)."""
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise ClipError(f"{column} cannot be read: {error}") from None
+    if not target.is_relative_to(folder.resolve()) and not _DVC_OBJECT.search(target.as_posix()):
+        raise ClipError(f"path outside the source folder: {column} is a link to {ascii(str(target))[:120]}")
+
+
+def _named_like(clip_id: str, source: _Source) -> Path | None:
+    """The video whose stem (or whole name) is the clip's id."""
+    alike = source.videos.get(Path(clip_id).stem, [])
+    found = source.videos.get(clip_id) or [path for path in alike if path.name == clip_id]
+    source.named.update(found)
+    if len(found) > 1:
+        names = ", ".join(path.relative_to(source.folder).as_posix() for path in found[:3])
+        raise ClipError(f"several videos: {names}; name one in a column `file`")
+    for path in found:
+        _refuse_link_out(path, source.folder, "file")
+        if not path.is_file():
+            raise ClipError("file missing: a broken link or no regular file")
+    return found[0] if found else None
+
+
+def _seconds(value: str, name: str) -> float | None:
+    try:
+        seconds = float(value) if value else None
+    except ValueError:
+        raise ClipError(f"trim not understood: {name} {ascii(value)[:60]} is no number of seconds") from None
+    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+        raise ClipError(f"trim not understood: {name} {ascii(value)[:60]} is no time in a video")
+    return seconds
+
+
+def _probe_all(rows: list[Row], jobs: dict[int, _Job], workers: int) -> None:
+    """Probe in worker processes; a file that crashes or hangs its process fails, and costs no other."""
+    numbers = list(jobs)
+    answers = map_isolated(partial(_probe_clip, time_limit=TIME_LIMIT), list(jobs.values()), workers)
+    for k, answer in console.track(answers, "probing clips", total=len(jobs)):
+        row = rows[numbers[k]]
+        if not isinstance(answer, Failure):
+            row.update(vars(answer))
+        elif "SIGALRM" in answer.reason:
+            _fail(row, f"decoder hangs: no answer in {TIME_LIMIT} s")
+        elif "worker process" in answer.reason:
+            _fail(row, f"decoder crashes: {answer.reason}")
+        else:
+            _fail(row, answer.reason)
+
+
+def _probe_clip(job: _Job, time_limit: int) -> _Probed:
+    """Hash and measure one clip.
+
+    Raises:
+        VideoError, ClipError: why it cannot be used.
+        OSError: a file cannot be read.
+    """
+    with _ended_after(time_limit):
+        path = job.video or job.truth
+        assert path is not None
+        truth = _read_truth(job.truth) if job.truth else None
+        if job.video:
+            info = probe(job.video)
+            timestamps, duration, fps, size = (
+                info.timestamps,
+                info.duration,
+                info.fps,
+                (info.width, info.height),
+            )
+            if truth and len(truth[0]) != len(timestamps):
+                raise ClipError(f"truth does not match: {len(truth[0])} frames, the video has {len(timestamps)}")
+        else:
+            assert truth is not None
+            timestamps, size, rendered = truth
+            if rendered:
+                raise ClipError("file missing: the truth is of a rendered clip, whose video is not there")
+            fps = (len(timestamps) - 1) / timestamps[-1] if len(timestamps) > 1 else 0.0
+            duration = float(timestamps[-1]) + (1 / fps if fps else 0.0)
+        start, end = job.start or 0.0, duration if job.end is None else job.end
+        if not start < end <= duration + 0.5:
+            raise ClipError(f"trim outside the video: [{start:g}, {end:g}] s of {duration:.2f} s")
+        end = min(end, duration)
+        num_frames = frames_between(timestamps, start, end)[1]
+        if num_frames < job.min_frames:
+            raise ClipError(f"too few frames: {num_frames}, cues.num_frames is {job.min_frames}")
+        return _Probed(sha256_file(path), start, end, duration, float(fps), num_frames, *size)
+
+
+@contextmanager
+def _ended_after(seconds: int) -> Iterator[None]:
+    """Let the kernel end this process after a time.
+
+    A decoder that hangs holds the interpreter's lock, so nothing that Python does could interrupt it.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def _read_truth(path: Path) -> tuple[np.ndarray, tuple[int, int], bool]:
+    """Timestamps [F] from 0, (width, height) and whether the clip was rendered, of a simulator truth file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            timestamps = np.asarray(archive["timestamps"], np.float64)
+            height, width = (int(value) for value in archive["size"])
+            rendered = bool(archive["rendered"])
+    except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise ClipError(f"truth unreadable: {error}") from None
+    if timestamps.ndim != 1 or not len(timestamps) or not (np.diff(timestamps) > 0).all():
+        raise ClipError("truth unreadable: its timestamps do not increase")
+    return timestamps - timestamps[0], (width, height), rendered
+
+
+def _refuse_copies(rows: list[Row]) -> None:
+    """Of clips with the same content and interval only the first by id is kept."""
+    first: dict[tuple[object, ...], object] = {}
+    for row in sorted((r for r in rows if r["status"] == "ok"), key=lambda r: str(r["clip_id"])):
+        content = (row["sha256"], row["start"], row["end"])
+        kept = first.setdefault(content, row["clip_id"])
+        if kept != row["clip_id"]:
+            _fail(row, f"duplicate: the same content as {kept}")
+
+
+def _name_source_videos(rows: list[Row], pattern: str) -> None:
+    """By the pattern, or as clips.csv says, or the clip itself; clips cut from one file share that file's."""
+    firsts: dict[object, str] = {}
+    for row in sorted(rows, key=lambda r: str(r["clip_id"])):
+        clip_id = str(row["clip_id"])
+        if pattern:
+            match = re.search(pattern, clip_id)
+            row["source_video"] = (match.group(1) if match else None) or clip_id
+        elif not row["source_video"]:
+            row["source_video"] = firsts.setdefault(row["sha256"], clip_id) if row["sha256"] else clip_id
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    extra = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *extra])
+    table = table.fillna(dict.fromkeys(extra, ""))
+    kinds = {name: {str: "str", float: "float64", int: "int64"}[kind] for name, kind in COLUMNS.items()}
+    write_parquet(path, table.astype(kinds | dict.fromkeys(extra, "str")))
+
+
+def _report(rows: list[Row], lines: int, unnamed: int, folder: Path) -> None:
+    failed = [row for row in rows if row["status"] == "failed"]
+    kinds = Counter(str(row["reason"]).split(":")[0] for row in failed)
+    for row in failed[:_FAILURES_SHOWN]:
+        console.warn(escape(f"{row['clip_id']}: {row['reason']}"))
+    if len(failed) > _FAILURES_SHOWN:
+        console.warn(f"… and {len(failed) - _FAILURES_SHOWN} more: `reason` in {CATALOG}")
+    counts = {"rows of clips.csv": lines, "videos without a row": unnamed, "ok": len(rows) - len(failed)}
+    counts |= {escape(f"failed, {kind}"): count for kind, count in sorted(kinds.items())}
+    console.summary("catalog", counts)
+    if len(failed) == len(rows):
+        first = f"; the first: {failed[0]['clip_id']}: {failed[0]['reason']}" if failed else ""
+        raise StageError(f"{folder}: none of {len(rows)} clips can be used{first}")

@@ -1,0 +1,283 @@
+"""Video decoding: what a file holds, and chosen frames of it, exactly.
+
+Design choices:
+- A file is indexed by the timestamps of its packets (PyAV demuxes, nothing is decoded): exact at a variable
+  rate, and what counts is the frames that are in the file, not the number in its header.
+- decord decodes the chosen frames in one batched call. It is only trusted where its own index is the same: of
+  files whose packets lack timestamps (AVI with B-frames), of transport streams, and of files with hidden or
+  cut-off frames, decord returns other frames without a word, or never returns. PyAV decodes those.
+- Frames come as they are meant to be shown: rotated, with square pixels. Of rotated video decord's batches are
+  of the wrong shape, so PyAV decodes that too.
+- Only the frames that were asked for are kept, so memory does not grow with the length of a clip.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import decord
+import numpy as np
+from av.container import InputContainer as Container
+
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2",
+    "matroska,webm",
+    "avi",
+    "mpegts",
+    "mpeg",
+    "mpegvideo",
+    "h264",
+    "hevc",
+    "flv",
+    "asf",
+    "ogg",
+    "gif",
+)
+"""Demuxers allowed. Playlists (HLS, DASH, concat) are not: a file must not make FFmpeg open other files."""
+
+decord.logging.set_level(decord.logging.QUIET)
+
+
+class VideoError(ValueError):
+    """A file that cannot be read as a video; the message is one line, `kind: detail`, without the path."""
+
+
+@dataclass(frozen=True, eq=False)
+class VideoInfo:
+    """What a video file holds."""
+
+    num_frames: int
+    fps: float
+    """Average rate in frames a second; 0 for a single frame."""
+    duration: float
+    """Seconds, the last frame's own time included."""
+    width: int
+    height: int
+    """Pixels as shown: rotation and pixel aspect applied."""
+    timestamps: np.ndarray
+    """[num_frames] float64, seconds since the first frame, strictly increasing."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """The frames of a file in the order in which they are shown."""
+
+    pts: np.ndarray
+    """[F] int64, strictly increasing, in units of time_base seconds."""
+    time_base: Fraction
+    by_order: bool
+    """Whether decoded frames are told apart by their order, since the container (AVI, raw H.264) does not say
+    when a frame is shown, or else by their pts."""
+    width: int
+    height: int
+    rotation: int
+
+    def seconds(self, pts: np.ndarray) -> np.ndarray:
+        return pts * self.time_base.numerator / self.time_base.denominator
+
+
+def uniform_frames(num_frames_in_clip: int, count: int, first: int = 0) -> np.ndarray:
+    """[count] int64, indices of `count` frames spread evenly over a clip, first and last included.
+
+    Args:
+        num_frames_in_clip: frames of the clip.
+        first: index of the clip's first frame in the decoded video.
+
+    Raises:
+        ValueError: the clip has fewer frames than `count`, so that indices would repeat.
+    """
+    if not 1 <= count <= num_frames_in_clip:
+        raise ValueError(f"{count} frames of a clip that has {num_frames_in_clip}")
+    return first + np.round(np.linspace(0, num_frames_in_clip - 1, count)).astype(np.int64)
+
+
+def frames_between(timestamps: np.ndarray, start: float, end: float) -> tuple[int, int]:
+    """First frame and number of frames in [start, end] seconds; half a millisecond of tolerance at both ends.
+
+    Args:
+        timestamps: [F] float64, increasing.
+    """
+    first, stop = np.searchsorted(timestamps, [start - 5e-4, end + 5e-4])
+    return int(first), int(max(stop - first, 0))
+
+
+def probe(path: Path) -> VideoInfo:
+    """Index a video and decode its first and last frame.
+
+    Raises:
+        VideoError: not a video, damaged, truncated, or without frames.
+    """
+    index = _read_index(path)
+    num_frames = len(index.pts)
+    read_frames(path, [0, num_frames - 1], max_pixels=64 * 64)
+    timestamps = index.seconds(index.pts - index.pts[0])
+    fps = (num_frames - 1) / float(timestamps[-1]) if num_frames > 1 else 0.0
+    duration = float(timestamps[-1]) + (1 / fps if fps else 0.0)
+    return VideoInfo(num_frames, fps, duration, index.width, index.height, timestamps)
+
+
+def read_frames(path: Path, indices: Sequence[int] | np.ndarray, max_pixels: int | None = None) -> np.ndarray:
+    """Decode frames of a video.
+
+    Args:
+        indices: [T] indices of frames, in any order.
+        max_pixels: frames with more pixels are made smaller as they are decoded, keeping their aspect.
+
+    Returns:
+        [T, H, W, 3] uint8, RGB.
+
+    Raises:
+        VideoError: as `probe`; a frame that the video does not have or that cannot be decoded.
+    """
+    index = _read_index(path)
+    wanted = np.asarray(indices, dtype=np.int64)
+    outside = wanted[(wanted < 0) | (wanted >= len(index.pts))]
+    if len(outside):
+        raise VideoError(f"no such frame: {outside[0]} of {len(index.pts)}")
+    size = _fit(index.width, index.height, max_pixels)
+    if not len(wanted):
+        return np.zeros((0, size[1], size[0], 3), np.uint8)
+    try:
+        reader = decord.VideoReader(str(path.absolute()), width=size[0], height=size[1], num_threads=1)
+        if index.rotation or not _same_index(reader, index):
+            return _read_with_pyav(path, index, wanted, size)
+        return reader.get_batch(wanted).asnumpy()
+    except (decord.DECORDError, RuntimeError) as error:
+        raise VideoError(f"cannot be decoded: {_first_line(error)}") from None
+
+
+def _fit(width: int, height: int, max_pixels: int | None) -> tuple[int, int]:
+    """Width and height within `max_pixels`, in the same proportion."""
+    scale = min(1.0, (max_pixels / (width * height)) ** 0.5) if max_pixels else 1.0
+    return max(1, int(width * scale)), max(1, int(height * scale))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[Container, av.VideoStream]]:
+    """The container and its main video stream; FFmpeg's errors become VideoError."""
+    # An absolute path cannot be taken for a protocol ("concat:…").
+    name = str(path.absolute())
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
+    try:
+        if path.stat().st_size == 0:
+            raise VideoError("empty file: zero bytes")
+        with av.open(name, options=options, metadata_errors="replace") as container:
+            stream = container.streams.best("video")
+            if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
+                raise VideoError("no video stream: " + (_held(container) or "nothing that can be played"))
+            yield container, stream
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"not a readable video: {getattr(error, 'strerror', None) or _first_line(error)}") from None
+
+
+def _held(container: Container) -> str:
+    return ", ".join(sorted({stream.type for stream in container.streams if stream.type})) + " only"
+
+
+def _read_index(path: Path) -> _Index:
+    with _open(path) as (container, stream):
+        # An AVI has slots and no presentation times; those that FFmpeg makes up repeat.
+        by_order = container.format.name == "avi"
+        stamps: list[int | None] = []
+        discarded, end, frame = 0, 0.0, None
+        for packet in container.demux():
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index != stream.index:
+                continue
+            if frame is None:
+                frame = next((f for f in packet.decode() if isinstance(f, av.VideoFrame)), None)
+            if packet.is_discard:
+                discarded += 1
+            elif packet.size:
+                stamps.append(packet.dts if by_order else packet.pts)
+        if frame is None or not stamps:
+            raise VideoError("no frames: the video stream is empty")
+        _refuse_truncated(container, stream, len(stamps) + discarded, end)
+        return _index(stamps, by_order, stream, frame)
+
+
+def _index(stamps: list[int | None], by_order: bool, stream: av.VideoStream, frame: av.VideoFrame) -> _Index:
+    known = np.sort(np.array([stamp for stamp in stamps if stamp is not None], np.int64))
+    time_base = stream.time_base or Fraction(1)
+    if len(known) < len(stamps):
+        # Raw H.264 has no timestamps: the nominal rate is all there is.
+        by_order, known = True, np.arange(len(stamps))
+        time_base = 1 / (stream.average_rate or stream.guessed_rate or Fraction(25))
+    elif len(known) > 1 and np.diff(known).min() == 0:
+        # Some muxers write the same time twice; one tick apart keeps the frames' order and their times.
+        order = np.arange(len(known))
+        by_order, known = True, np.maximum.accumulate(known - order) + order
+    width, height = frame.width, frame.height
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    # A wider range than any real format; outside it the header is wrong.
+    if Fraction(1, 4) <= aspect <= 4:
+        width = round(width * aspect)
+    if frame.rotation % 180:
+        width, height = height, width
+    return _Index(known, time_base, by_order, width, height, frame.rotation)
+
+
+def _refuse_truncated(container: Container, stream: av.VideoStream, present: int, end: float) -> None:
+    """Compare what is there with what the header promises.
+
+    Args:
+        present: video packets in the file.
+        end: seconds at which the last packet of any stream ends.
+    """
+    if "mp4" in container.format.name and stream.frames > present:
+        raise VideoError(f"truncated: {present} of {stream.frames} frames are in the file")
+    promised = (container.duration or 0) / av.time_base
+    if container.format.name == "avi" and stream.average_rate:
+        # FFmpeg estimates the duration of an AVI without its index; the header's frame count stays.
+        promised = float(stream.frames / stream.average_rate)
+    end -= (container.start_time or 0) / av.time_base
+    # Rounded durations are common; a missing twentieth is not.
+    if end < 0.95 * promised - 0.25:
+        raise VideoError(f"truncated: {max(end, 0):.2f} s of {promised:.2f} s are in the file")
+
+
+def _same_index(reader: decord.VideoReader, index: _Index) -> bool:
+    """Whether decord sees the same frames at the same times."""
+    if len(reader) != len(index.pts):
+        return False
+    own = index.seconds(index.pts)
+    seen = np.asarray(reader.get_frame_timestamp(np.arange(len(own))), np.float64)[:, 0]
+    step = np.diff(own).min(initial=1.0)
+    # decord's times are float32.
+    return bool((np.abs(seen - own) < max(step / 2, 1e-6 * np.abs(own).max())).all())
+
+
+def _read_with_pyav(path: Path, index: _Index, wanted: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """As `read_frames`, reading through the file: what lands here has no index that a seek could trust."""
+    frames = np.zeros((len(wanted), size[1], size[0], 3), np.uint8)
+    stored = size[::-1] if index.rotation % 180 else size
+    with _open(path) as (container, stream):
+        decoded = _decode(container, stream, index)
+        position = -1
+        for row in np.argsort(wanted, kind="stable"):
+            target = int(wanted[row])
+            while position < target:
+                following = next(decoded, None)
+                if following is None:
+                    raise VideoError(f"cannot be decoded: frame {target} of {len(index.pts)}")
+                position, frame = following
+            image = frame.to_ndarray(format="rgb24", width=stored[0], height=stored[1])
+            frames[row] = np.rot90(image, round(index.rotation / 90))
+    return frames
+
+
+def _decode(container: Container, stream: av.VideoStream, index: _Index) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Each decoded frame with its place in the index."""
+    for order, frame in enumerate(container.decode(stream)):
+        shown = frame.pts if frame.pts is not None else index.pts[min(order, len(index.pts) - 1)]
+        yield order if index.by_order else int(np.searchsorted(index.pts, shown)), frame
+
+
+def _first_line(error: Exception) -> str:
+    """A decoder's message on one line: decord's come with the place in its source and a stack trace."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].split("] ", 1)[-1][:200] if lines else type(error).__name__

@@ -1,0 +1,83 @@
+"""Where cues come from. A backend is one file and one line in BACKENDS.
+
+A backend says what its cues depend on (`identity`) and makes them (`extract`); keys, files, failures and worker
+processes are the store's and the stage's. A backend is pickled to every worker process, so it holds parameters,
+and loads weights when it first extracts.
+"""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from dsr.clips.video import frames_between, uniform_frames
+from dsr.cues.schema import ClipCues
+from dsr.params import Cues
+
+BACKENDS = {
+    "simulated": "dsr.cues.backends.simulated",
+    "annotated": "dsr.cues.backends.annotated",
+}
+"""Name in params.yaml -> module with a class `Backend(params: Cues)`. Imported only when it is asked for, so that
+no backend's dependencies are another's."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a backend may know of a clip: a row of curated.parquet, with absolute paths."""
+
+    clip_id: str
+    sha256: str
+    video: Path | None
+    """None: the clip is trajectories alone."""
+    truth: Path | None
+    annotation: Path | None
+    start: float
+    end: float
+    """Seconds of the video that are the clip."""
+    width: int
+    height: int
+    agents: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+
+
+class ClipFailure(ValueError):
+    """A clip without cues; the message is one line for a person and names file and field."""
+
+
+class Backend(Protocol):
+    def identity(self, clip: Clip) -> dict[str, Any]:
+        """JSON of everything that the clip's cues depend on besides its row and video: the version of the
+        algorithm, the parameters that it uses, the hashes of weights and of the clip's own files.
+
+        Raises:
+            ClipFailure: a file is missing.
+        """
+
+    def extract(self, clip: Clip) -> ClipCues:
+        """Cues without `meta`.
+
+        Raises:
+            ClipFailure: no cues can be made, and why. Any other error also costs this clip alone.
+        """
+
+
+def make_backend(params: Cues) -> Backend:
+    return cast(Backend, importlib.import_module(BACKENDS[params.backend]).Backend(params))
+
+
+def cue_frames(timestamps: np.ndarray, clip: Clip, count: int) -> np.ndarray:
+    """[count] int64, indices of the clip's cue frames in its decoded video.
+
+    Args:
+        timestamps: [F] float64, seconds of the video's frames.
+
+    Raises:
+        ClipFailure: fewer than `count` frames in the clip.
+    """
+    first, available = frames_between(timestamps, clip.start, clip.end)
+    if available < count:
+        raise ClipFailure(f"{available} frames between {clip.start:g} s and {clip.end:g} s, {count} needed")
+    return uniform_frames(available, count, first)

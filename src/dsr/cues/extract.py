@@ -1,0 +1,192 @@
+"""The cues stage: data/clips/curated.parquet -> data/cues/<clip_id>.npz and manifest.json.
+
+Each clip is handled on its own: current files are kept, the rest is made in worker processes, and a clip that fails
+(or takes its process along) is a row in the manifest with its reason, tried again whenever the stage runs.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dsr import console
+from dsr.console import StageError
+from dsr.cues import store
+from dsr.cues.backends import Backend, Clip, make_backend
+from dsr.cues.store import Entry
+from dsr.params import Params
+from dsr.workers import Failure, map_isolated, reason
+
+CURATED = Path("data/clips/curated.parquet")
+_REASONS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A clip to be made."""
+
+    clip: Clip
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Extraction:
+    """Makes and stores one clip; picklable, so that a worker process has it once."""
+
+    backend: Backend
+    folder: Path
+
+    def __call__(self, task: _Task) -> Entry:
+        cues = self.backend.extract(task.clip)
+        return store.put(self.folder, task.clip, task.identity, cues)
+
+
+def run(params: Params, root: Path, workers: int = 0) -> None:
+    """Make what is missing of data/cues.
+
+    Raises:
+        StageError: nothing to do cues of; every clip failed, or more than `cues.max_clips_failed`.
+    """
+    clips = read_clips(root)
+    folder = root / store.FOLDER
+    backend = make_backend(params.cues)
+    swept = store.sweep(folder, [clip.clip_id for clip in clips])
+    entries, tasks = _plan(backend, params.cues.backend, clips, root)
+    kept = sum(entry.ok for entry in entries.values())
+    _stop_if_hopeless(entries, params.cues.max_clips_failed)
+    # Closed at once when the stage stops early: the worker processes finish what they are at.
+    with closing(_make(backend, tasks, root, console.num_workers(workers))) as made:
+        for clip_id, entry in console.track(made, "cues: making", len(tasks)):
+            entries[clip_id] = entry
+            _stop_if_hopeless(entries, params.cues.max_clips_failed)
+    for clip_id, entry in entries.items():
+        if not entry.ok:
+            store.discard(folder, clip_id)
+    store.write_manifest(folder, params.cues.backend, entries)
+    _report(entries, kept, swept)
+    if not any(entry.ok for entry in entries.values()):
+        raise StageError(f"no clip has cues; {_reasons(entries)}")
+
+
+def read_clips(root: Path) -> list[Clip]:
+    """The kept clips of data/clips/curated.parquet, in its order.
+
+    Raises:
+        StageError: no such table, a column is missing, or it keeps no clip.
+    """
+    path = root / CURATED
+    if not path.exists():
+        raise StageError(f"{CURATED} does not exist: run the curate stage first")
+    try:
+        rows = pq.read_table(path).to_pylist()
+        clips = [_clip(row, root) for row in rows if row["status"] == "kept"]
+    except KeyError as error:
+        raise StageError(f"{CURATED} has no column {error}: run the curate stage again") from None
+    except (ValueError, TypeError, OSError, pa.ArrowException) as error:
+        raise StageError(f"{CURATED} cannot be used ({reason(error)}): run the curate stage again") from None
+    if not clips:
+        raise StageError(f"{CURATED} keeps no clip: its column `reason` says why each was dropped")
+    if len({clip.clip_id for clip in clips}) < len(clips):
+        raise StageError(f"{CURATED} names a clip twice: run the catalog stage again")
+    return clips
+
+
+def _clip(row: dict[str, Any], root: Path) -> Clip:
+    video, truth, annotation = (root / row[name] if row[name] else None for name in ("file", "truth", "annotation"))
+    # Refuses an id that is no file name before anything is written under it.
+    store.cue_path(root, row["clip_id"])
+    return Clip(
+        clip_id=row["clip_id"],
+        sha256=row["sha256"],
+        video=video,
+        truth=truth,
+        annotation=annotation,
+        start=float(row["start"]),
+        end=float(row["end"]),
+        width=int(row["width"]),
+        height=int(row["height"]),
+        agents=tuple(row["agents"]),
+        objects=tuple(row["objects"]),
+    )
+
+
+def _plan(backend: Backend, name: str, clips: Sequence[Clip], root: Path) -> tuple[dict[str, Entry], list[_Task]]:
+    """Entries, by clip id, of the clips that are current or cannot be made, and the clips to make."""
+    entries, tasks = {}, []
+    for clip in console.track(clips, "cues: checking", len(clips)):
+        try:
+            identity = {"backend": name, **backend.identity(clip)}
+        except (OSError, ValueError) as error:
+            entries[clip.clip_id] = _failed(reason(error), root)
+            continue
+        found = store.current(root / store.FOLDER, clip, store.clip_key(clip, identity))
+        if found:
+            entries[clip.clip_id] = found
+        else:
+            tasks.append(_Task(clip, identity))
+    return entries, tasks
+
+
+def _make(
+    backend: Backend, tasks: Sequence[_Task], root: Path, workers: int
+) -> Generator[tuple[str, Entry], None, None]:
+    with closing(map_isolated(_Extraction(backend, root / store.FOLDER), tasks, workers)) as results:
+        for index, result in results:
+            task = tasks[index]
+            if isinstance(result, Failure):
+                result = _failed(result.reason, root, store.clip_key(task.clip, task.identity))
+            yield task.clip.clip_id, result
+
+
+def _failed(why: str, root: Path, key: str = "") -> Entry:
+    # Files are named from the project folder on, so that the manifest is the same wherever that is.
+    return Entry(reason=why.replace(f"{root}/", ""), key=key)
+
+
+def _stop_if_hopeless(entries: dict[str, Entry], most: int) -> None:
+    failed = sum(not entry.ok for entry in entries.values())
+    if failed > most:
+        raise StageError(
+            f"stopped after {failed} failed clips (cues.max_clips_failed: {most}), finished ones stay; "
+            + _reasons(entries)
+        )
+
+
+def _count_reasons(entries: dict[str, Entry]) -> list[tuple[str, int]]:
+    """Reasons and how often they occur, the most frequent first; the clip's own name is left out of them."""
+    counts = Counter(
+        re.sub(rf"(?<![\w-]){re.escape(clip_id)}(?![\w-])", "<clip>", entry.reason)
+        for clip_id, entry in entries.items()
+        if not entry.ok
+    )
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _reasons(entries: dict[str, Entry]) -> str:
+    counts = _count_reasons(entries)
+    shown = "; ".join(f"{count} x {why}" for why, count in counts[:_REASONS_SHOWN])
+    return shown + (f"; and {len(counts) - _REASONS_SHOWN} other reasons" if len(counts) > _REASONS_SHOWN else "")
+
+
+def _report(entries: dict[str, Entry], kept: int, swept: store.Swept) -> None:
+    ok = [entry for entry in entries.values() if entry.ok]
+    counts: dict[str, object] = {"clips made": len(ok) - kept, "clips kept": kept, "clips removed": len(swept.removed)}
+    reasons = _count_reasons(entries)
+    counts |= {f"failed: {why}": count for why, count in reasons[:_REASONS_SHOWN]}
+    if len(reasons) > _REASONS_SHOWN:
+        counts["failed: other reasons (manifest.json)"] = sum(count for _, count in reasons[_REASONS_SHOWN:])
+    counts |= {
+        "tracks": sum(entry.tracks for entry in ok),
+        "agents": sum(entry.agents for entry in ok),
+        "bytes": sum(entry.bytes for entry in ok),
+    }
+    console.summary("cues", counts)
+    if swept.foreign:
+        shown = ", ".join(swept.foreign[:_REASONS_SHOWN])
+        console.warn(f"{store.FOLDER} holds {len(swept.foreign)} entries that are no cues, left alone: {shown}")

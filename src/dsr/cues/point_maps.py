@@ -1,0 +1,98 @@
+"""Reduced point maps: which pixels they sample, back-projection of depth, and a ray caster of simple worlds.
+
+Letters: T frames, B bodies, h x w the reduced map, H x W the video. A pixel (row r, column c) covers
+[c, c + 1) x [r, r + 1); its centre is at (c + 0.5, r + 0.5).
+"""
+
+import numpy as np
+
+_NEAR = 1e-3
+"""Least distance in front of the camera of a ray's hit, in the scene's units."""
+
+
+def sampled_pixels(full: tuple[int, int], reduced: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [h] and columns [w] of the pixels nearest to the centres of a reduced map's cells.
+
+    One pixel a cell, not a mean: the mean of a near and a far surface is a point where there is nothing.
+    """
+    rows, columns = (
+        np.minimum((np.arange(n) + 0.5) * size / n, size - 1).astype(np.int64)
+        for n, size in zip(reduced, full, strict=True)
+    )
+    return rows, columns
+
+
+def pixel_rays(intrinsics: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Points at depth 1 behind the centres of pixels.
+
+    Args:
+        intrinsics: [..., 3, 3] in the pixels that `rows` [h] and `columns` [w] count.
+
+    Returns:
+        [..., h, w, 3] float64, camera frame, z = 1.
+    """
+    u, v = np.meshgrid(columns + 0.5, rows + 0.5)
+    pixels = np.stack([u, v, np.ones_like(u)], axis=-1)
+    return (np.linalg.inv(intrinsics)[..., None, None, :, :] @ pixels[..., None])[..., 0]
+
+
+def back_project(depth: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    """Camera-frame points [T, h, w, 3] float32 of z-depths [T, h, w]; NaN where the depth is."""
+    return (depth[..., None] * rays).astype(np.float32)
+
+
+def cast_rays(
+    rays: np.ndarray,
+    camera_poses: np.ndarray,
+    body_poses: np.ndarray,
+    half_extents: np.ndarray,
+    reached: np.ndarray,
+    far: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Depth of a world that is a ground plane (z = 0) and boxes, as its camera sees it.
+
+    Args:
+        rays: [h, w, 3] points at depth 1, camera frame.
+        camera_poses: [T, 4, 4] camera-to-world.
+        body_poses: [T, B, 4, 4] world-from-body.
+        half_extents: [B, 3].
+        reached: [T, B, h, w] bool, the rays that may meet a body; the others are taken to miss it.
+        far: greatest depth; beyond it there is no surface.
+
+    Returns:
+        depth [T, h, w] float64 (NaN where there is no surface) and body [T, h, w] int64 (-1: ground or nothing).
+    """
+    h, w = rays.shape[:2]
+    world_from_camera = camera_poses[:, :3, :3]
+    rays = rays.reshape(-1, 3)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ground = -camera_poses[:, None, 2, 3] / (world_from_camera[:, 2] @ rays.T)
+    depth = np.where((ground > _NEAR) & (ground <= far), ground, np.inf)
+    body = np.full(depth.shape, -1)
+
+    # K (frame, body, ray) triples.
+    t, b, k = np.nonzero(reached.reshape(*reached.shape[:2], -1))
+    from_world = np.swapaxes(body_poses[..., :3, :3], -1, -2)
+    offsets = camera_poses[:, None, :3, 3, None] - body_poses[..., :3, 3, None]
+    origins = (from_world @ offsets)[..., 0][t, b]
+    columns = np.moveaxis((from_world @ world_from_camera[:, None])[t, b], -1, 0)
+    x, y, z = rays[k].T[..., None]
+    hit = _meet_boxes(origins, columns[0] * x + columns[1] * y + columns[2] * z, half_extents[b])
+    # Farthest first, so that the nearest hit of a pixel is what remains.
+    met = np.flatnonzero(hit <= np.minimum(depth[t, k], far))
+    order = met[np.argsort(-hit[met], kind="stable")]
+    depth[t[order], k[order]], body[t[order], k[order]] = hit[order], b[order]
+    return np.where(np.isfinite(depth), depth, np.nan).reshape(-1, h, w), body.reshape(-1, h, w)
+
+
+def _meet_boxes(origins: np.ndarray, directions: np.ndarray, half_extents: np.ndarray) -> np.ndarray:
+    """Ray parameter [K] of the first hit with axis-aligned boxes about 0 (the slab test); inf where none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = 1.0 / directions
+        one, other = (-half_extents - origins) * inverse, (half_extents - origins) * inverse
+    # fmin/fmax: a ray in a slab's plane gives 0 * inf = NaN, which bounds nothing. Axis by axis: a reduction over
+    # a last axis of 3 is several times slower.
+    near, far = np.fmin(one, other).T, np.fmax(one, other).T
+    first = np.fmax(np.fmax(near[0], near[1]), near[2])
+    last = np.fmin(np.fmin(far[0], far[1]), far[2])
+    return np.where((first <= last) & (first > _NEAR), first, np.inf)

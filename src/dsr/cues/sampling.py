@@ -1,0 +1,65 @@
+"""Values known at some times, wanted at others: interpolated, taken from the nearest entry, or not known.
+
+Letters: K entries, T wanted times; both in seconds.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Which entries stand for some times: (1 - weight) of `before` and `weight` of `after`; T times."""
+
+    before: np.ndarray
+    after: np.ndarray
+    weight: np.ndarray
+    known: np.ndarray
+
+    def blend(self, values: np.ndarray) -> np.ndarray:
+        """[T, ...] of values [K, ...]; NaN where not known."""
+        weight, known = (a.reshape(-1, *[1] * (values.ndim - 1)) for a in (self.weight, self.known))
+        first, second = values[self.before], values[self.after]
+        # Not first + weight * (second - first), which is not exactly `second` at weight 1.
+        mixed = np.where(weight == 0, first, (1 - weight) * first + weight * second)
+        return np.where(known, mixed, np.nan)
+
+    def blend_rotations(self, values: np.ndarray) -> np.ndarray:
+        """As `blend`, of rotations [K, 3, 3]: the rotation nearest to the mean.
+
+        It lies on the shortest path between the two; its speed along it differs from a slerp's by 0.01 degrees at
+        10 degrees between entries.
+        """
+        result = self.blend(values)
+        mixed = np.isfinite(result).all(axis=(1, 2)) & (self.weight > 0)
+        if mixed.any():
+            u, _, vt = np.linalg.svd(result[mixed])
+            result[mixed] = u @ vt
+        return result
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How entries are matched to times; seconds."""
+
+    tolerance: float
+    max_gap: float
+
+    def pick(self, entries: np.ndarray, known: np.ndarray, times: np.ndarray) -> Pick:
+        """Match times [T] to entries at increasing times [K], of which some are known [K] bool."""
+        slack = 1e-6
+        before = np.clip(np.searchsorted(entries, times, side="right") - 1, 0, len(entries) - 1)
+        after = np.minimum(before + 1, len(entries) - 1)
+        gap = entries[after] - entries[before]
+        offset = times - entries[before]
+        between = (offset > slack) & (offset < gap - slack) & (gap <= self.max_gap + slack)
+        between &= known[before] & known[after]
+        nearest = np.where(np.abs(offset) <= np.abs(entries[after] - times), before, after)
+        close = (np.abs(entries[nearest] - times) <= self.tolerance + slack) & known[nearest]
+        return Pick(
+            before=np.where(between, before, nearest),
+            after=np.where(between, after, nearest),
+            weight=np.where(between, offset / np.where(gap > 0, gap, 1), 0.0),
+            known=between | close,
+        )

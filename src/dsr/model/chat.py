@@ -1,0 +1,98 @@
+"""The one prompt, for training and evaluation: video, question, four options, and a letter as the answer.
+
+The text is Qwen's chat format. The answer is the letter that is most likely right after the assistant's header.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+LETTERS = ("A", "B", "C", "D")
+SYSTEM = "You are a helpful assistant."
+INSTRUCTION = "Answer with the letter."
+ANSWER_TOKENS = 2
+"""A letter and <|im_end|>."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One sample; three lists of the same length."""
+
+    input_ids: list[int]
+    asks: list[bool]
+    """What the GSM reads as the question: the text without special tokens and without the assistant's header."""
+    answers: list[bool]
+    """The tokens with a loss: letter and <|im_end|>; nowhere in a prompt for evaluation."""
+
+
+def build_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    question: str,
+    options: Sequence[str],
+    *,
+    video_tokens: int = 0,
+    hint: Sequence[int] = (),
+    answer: str = "",
+) -> Prompt:
+    """Token ids of a question.
+
+    Args:
+        options: four texts that begin with their letters, "A. …".
+        video_tokens: <|video_pad|> tokens, vision and geometry together; 0 for a prompt without video.
+        hint: token ids in the place of the video (the warm-up of `dsr.training.curriculum`).
+        answer: a letter, for training; '' ends the prompt where the answer is to be read.
+    """
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    span = encode("<|video_pad|>") * video_tokens or list(hint)
+    before = encode(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
+    video = [*encode("<|vision_start|>"), *span, *encode("<|vision_end|>")] if span else []
+    text = encode("\n".join([question, "Options:", *options, INSTRUCTION]))
+    header = encode("<|im_end|>\n<|im_start|>assistant\n")
+    ending = encode(f"{answer}<|im_end|>") if answer else []
+    ids = before + video + text + header + ending
+    special = set(tokenizer.all_special_ids)
+    asked = [*range(len(before)), *range(len(before) + len(video), len(ids) - len(header) - len(ending))]
+    asks = [False] * len(ids)
+    for i in asked:
+        asks[i] = ids[i] not in special
+    return Prompt(ids, asks, [False] * (len(ids) - len(ending)) + [True] * len(ending))
+
+
+def letter_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The token of each letter.
+
+    Raises:
+        ValueError: the tokenizer has no single token for one.
+    """
+    ids = [tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in LETTERS]
+    if any(len(i) != 1 for i in ids):
+        raise ValueError(f"the tokenizer splits an option letter: {dict(zip(LETTERS, ids, strict=True))}")
+    return [i[0] for i in ids]
+
+
+@torch.no_grad()
+def option_log_probs(model: Any, batch: Mapping[str, Any]) -> Tensor:
+    """Log-probability of each letter as the next token, in one forward pass.
+
+    Args:
+        batch: of `dsr.training.collate.Collator`, padded on the left, without answers.
+
+    Returns:
+        [b, 4] float32 on the CPU. Over the whole vocabulary: the four do not add up to one.
+
+    Raises:
+        ValueError: the model returned NaN or infinity.
+    """
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
+    chosen = logits.log_softmax(-1)[:, model.config.letter_token_ids].cpu()
+    if not torch.isfinite(chosen).all():
+        raise ValueError("the model's log-probabilities are not finite")
+    return chosen

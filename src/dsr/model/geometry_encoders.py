@@ -1,0 +1,278 @@
+"""3D tokens for the GSM, from what the pipeline caches of a clip (ClipCues).
+
+An encoder has two halves behind one small interface: `extract` turns cues into arrays, once a question and without
+weights; `forward` turns a batch of these arrays into tokens of the language model's width. Every token has a cell
+(time group, row, column) of the video's grid of vision tokens, 2 frames x 2 x 2 patches: its position for RoPE in the
+GSM, and the vision token that it is added to with fusion `add`.
+
+- `point_map`: a token a cell: where its visible surface is in 3D, how sure that is, and how the camera stands.
+- `tracks`: a token a tracked thing and time group while it is visible, and one for the camera: centre, box,
+  orientation, with the thing's label in the language model's own word embeddings, because a question names things by
+  their labels. Tracks are cues like the point map: they come from the detector and tracker, not from the answers.
+
+Lengths are in units of the clip's median depth; positions are in the first camera's frame (OpenCV) and in the current
+camera's. Time is given as in the questions, in seconds of the clip. Only the frames that the model is shown are read,
+for the scale as well. What was not observed is zero with a validity of zero.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from dsr.cues.schema import ClipCues
+
+FRAMES = 2
+"""Frames in a time group (the vision tower's temporal patch)."""
+CAMERA_LABEL = "camera"
+LARGEST = 10.0
+"""Values are clipped to this: a far background must not drown the rest."""
+MAX_LABEL_TOKENS = 8
+PERIODS = np.array([2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
+"""Seconds; a time is told by its sine and cosine at each."""
+PADDING = -1
+"""Cell of a padding token."""
+
+Encode = Callable[[str], Sequence[int]]
+"""Text to token ids, for labels."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid of vision tokens of a video, which geometry tokens share."""
+
+    frames: int
+    """Frames that the model is shown; an odd one is repeated, as the video processor does."""
+    rows: int
+    columns: int
+
+    @property
+    def groups(self) -> int:
+        return -(-self.frames // FRAMES)
+
+
+@dataclass(frozen=True)
+class GeometryTokens:
+    """Letters: v videos of the batch, k tokens, d width."""
+
+    states: Tensor
+    """[v, k, d], zero where padded."""
+    cells: Tensor
+    """[v, k, 3] int64: time group, row, column; PADDING where padded."""
+
+    @property
+    def mask(self) -> Tensor:
+        """[v, k] bool, False where padded."""
+        return self.cells[..., 0] != PADDING
+
+
+class GeometryEncoder(nn.Module):
+    """What an encoder offers; its batch inputs are called `<name>_<input>`, padded over k, with `cells` among them."""
+
+    name: str
+    inputs: tuple[str, ...] = ("values", "cells")
+
+    @staticmethod
+    def extract(cues: ClipCues, grid: Grid, encode: Encode) -> dict[str, np.ndarray]:
+        """Arrays of one clip, first axis k; keys as in `inputs`."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Mapping[str, Tensor], words: nn.Embedding) -> GeometryTokens:
+        """Tokens of a batch of videos; `words` is the language model's embedding."""
+        raise NotImplementedError
+
+
+class PointMapEncoder(GeometryEncoder):
+    """Cells of the point map.
+
+    `values` [k, 46] float32, for each of a group's two frames: mean position of the cell's valid points in the first
+    camera's frame (3) and in the current camera's (3), their mean confidence, the share of valid points; position (3),
+    x axis and y axis (3 + 3) of the current camera in the first camera's frame. Then the group's time (12).
+    """
+
+    name = "point_map"
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.merger = merger(FRAMES * 17 + 2 * len(PERIODS), config)
+
+    @staticmethod
+    def extract(cues: ClipCues, grid: Grid, encode: Encode) -> dict[str, np.ndarray]:
+        view = _View.of(cues, grid)
+        points = cues.point_map[view.frames] / view.scale  # [t, h, w, 3]
+        confidence = cues.confidence[view.frames][..., None]
+        valid = np.isfinite(points).all(axis=-1, keepdims=True) & (confidence > 0)
+        points = np.where(valid, points, 0)
+        in_first = np.einsum("tij,thwj->thwi", view.rotation, points) + view.position[:, None, None]
+        channels = np.where(valid, np.concatenate([in_first, points, confidence], axis=-1), 0)
+        total, count, area = (_pool(a, grid) for a in (channels, valid * 1.0, np.ones_like(confidence)))
+        camera = np.concatenate([view.position, view.rotation[..., 0], view.rotation[..., 1]], axis=-1)
+        camera = np.broadcast_to(camera[:, None, None], (*total.shape[:3], 9))
+        values = np.concatenate([total / np.maximum(count, 1), count / np.maximum(area, 1), camera], axis=-1)
+        values = values.reshape(grid.groups, FRAMES, grid.rows, grid.columns, -1).transpose(0, 2, 3, 1, 4)
+        cells = np.indices((grid.groups, grid.rows, grid.columns)).reshape(3, -1).T
+        values = np.concatenate([values.reshape(len(cells), -1), view.time[cells[:, 0]]], axis=-1)
+        return {"values": _clip(values), "cells": np.ascontiguousarray(cells)}
+
+    def forward(self, inputs: Mapping[str, Tensor], words: nn.Embedding) -> GeometryTokens:
+        cells = inputs["cells"]
+        states = self.merger(inputs["values"].to(words.weight.dtype))
+        return GeometryTokens(states * (cells[..., :1] != PADDING), cells)
+
+
+class TrackEncoder(GeometryEncoder):
+    """Tracked things and the camera over time.
+
+    `values` [k, 52] float32, for each of a group's two frames: visible, is an agent, is the camera, orientation
+    confidence (4); box centre and size as shares of the picture (4); centre in the first camera's frame (3) and in the
+    current camera's (3); forward and left axis in the first camera's frame (3 + 3). All zero in a frame where the
+    thing is not visible. Then the group's time (12). The camera is an agent whose box is the whole picture.
+    `words` [k, 8] int64, token ids of the label, PADDING after them.
+    """
+
+    name = "tracks"
+    inputs = ("values", "cells", "words")
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.merger = merger(FRAMES * 20 + 2 * len(PERIODS), config)
+        self.label = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    @staticmethod
+    def extract(cues: ClipCues, grid: Grid, encode: Encode) -> dict[str, np.ndarray]:
+        view = _View.of(cues, grid)
+        things = np.concatenate([_tracks(cues, view), _camera(view)])  # [n + 1, t, 20]
+        n = len(things)
+        things = things.reshape(n, grid.groups, FRAMES, -1)
+        visible = things[..., 0]  # [n + 1, g, 2]
+        middle = things[..., 4:6].sum(axis=2) / np.maximum(visible.sum(axis=2), 1)[..., None]  # x, y in [0, 1]
+        size = np.array([grid.rows, grid.columns])
+        cell = np.clip(np.floor(middle[..., ::-1] * size), 0, size - 1)
+        group = np.broadcast_to(np.arange(grid.groups)[:, None], (n, grid.groups, 1))
+        cells = np.concatenate([group, cell], axis=-1).astype(np.int64)
+        words = np.full((n, MAX_LABEL_TOKENS), PADDING, np.int64)
+        for row, label in zip(words, [*cues.labels.tolist(), CAMERA_LABEL], strict=True):
+            # With the space that a word has inside a sentence, so that it is the same token as in the question.
+            ids = list(encode(f" {label}"))[:MAX_LABEL_TOKENS]
+            row[: len(ids)] = ids
+        words = np.broadcast_to(words[:, None], (n, grid.groups, MAX_LABEL_TOKENS))
+        shown = visible.any(axis=-1)
+        cells = cells[shown]
+        values = np.concatenate([things[shown].reshape(len(cells), -1), view.time[cells[:, 0]]], axis=-1)
+        return {"values": _clip(values), "cells": cells, "words": words[shown]}
+
+    def forward(self, inputs: Mapping[str, Tensor], words: nn.Embedding) -> GeometryTokens:
+        cells, ids = inputs["cells"], inputs["words"]
+        spelled = (ids != PADDING)[..., None]
+        name = (words(ids.clamp(min=0)) * spelled).sum(-2) / spelled.sum(-2).clamp(min=1)
+        states = self.merger(inputs["values"].to(words.weight.dtype)) + self.label(name)
+        return GeometryTokens(states * (cells[..., :1] != PADDING), cells)
+
+
+ENCODERS: dict[str, type[GeometryEncoder]] = {encoder.name: encoder for encoder in (PointMapEncoder, TrackEncoder)}
+
+
+def merger(num_values: int, config: PretrainedConfig) -> nn.Sequential:
+    """Two-layer projection to the language model's width, the shape of Qwen's patch merger."""
+    return nn.Sequential(
+        nn.Linear(num_values, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, config.hidden_size)
+    )
+
+
+def pad_arrays(arrays: Sequence[np.ndarray], fill: float) -> Tensor:
+    """[v, max k, ...] tensor of arrays [k, ...] with `fill` behind the shorter ones."""
+    padded = np.full((len(arrays), max(len(a) for a in arrays), *arrays[0].shape[1:]), fill, arrays[0].dtype)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(padded)
+
+
+def concatenate(tokens: Sequence[GeometryTokens]) -> GeometryTokens:
+    """All encoders' tokens of each video, one after another."""
+    return GeometryTokens(torch.cat([t.states for t in tokens], 1), torch.cat([t.cells for t in tokens], 1))
+
+
+@dataclass(frozen=True)
+class _View:
+    """The frames that the model is shown, and how the camera stands in each, seen from the first one."""
+
+    frames: np.ndarray
+    """[t] indices into the cue frames, t = 2 x groups, the last repeated where the number is odd."""
+    rotation: np.ndarray
+    """[t, 3, 3] first camera from current camera."""
+    position: np.ndarray
+    """[t, 3] current camera's position in the first camera's frame, in median depths."""
+    time: np.ndarray
+    """[groups, 12] sines and cosines of each group's mean time."""
+    scale: float
+    """The median depth of the shown frames: of their points, or of their tracks where there is no point map."""
+
+    @classmethod
+    def of(cls, cues: ClipCues, grid: Grid) -> "_View":
+        last = min(grid.frames, cues.num_frames) - 1
+        frames = np.minimum(np.arange(grid.groups * FRAMES), last)
+        first_from_camera = np.linalg.inv(cues.camera_poses[0]) @ cues.camera_poses[frames]
+        depth = cues.point_map[: last + 1][cues.confidence[: last + 1] > 0][:, 2]
+        if not len(depth):
+            depth = cues.centers[:, : last + 1][cues.visible[:, : last + 1]][:, 2]
+        scale = float(np.median(depth)) if len(depth) else 1.0
+        scale = scale if scale > 0 else 1.0
+        phase = 2 * np.pi * cues.timestamps[frames].reshape(-1, FRAMES).mean(axis=1, keepdims=True) / PERIODS
+        time = np.concatenate([np.sin(phase), np.cos(phase)], axis=-1)
+        return cls(frames, first_from_camera[:, :3, :3], first_from_camera[:, :3, 3] / scale, time, scale)
+
+
+def _tracks(cues: ClipCues, view: _View) -> np.ndarray:
+    """[n, t, 20] values of the tracks; see TrackEncoder."""
+    frames, n = view.frames, cues.num_tracks
+    visible = cues.visible[:, frames, None]
+    size = np.array([cues.meta["width"], cues.meta["height"]], np.float64)
+    corners = cues.boxes[:, frames].reshape(n, len(frames), 2, 2) / size
+    centers = cues.centers[:, frames] / view.scale
+    axes = view.rotation @ cues.orientations[:, frames]  # first camera from agent
+    values = [
+        visible,
+        visible & cues.is_agent[:, None, None],
+        np.zeros_like(visible),
+        cues.orientation_confidence[:, frames, None],
+        corners.mean(axis=2),
+        corners[:, :, 1] - corners[:, :, 0],
+        np.einsum("tij,ntj->nti", view.rotation, centers) + view.position,
+        centers,
+        axes[..., 0],
+        axes[..., 1],
+    ]
+    return np.where(visible, np.nan_to_num(np.concatenate(values, axis=-1)), 0.0)
+
+
+def _camera(view: _View) -> np.ndarray:
+    """[1, t, 20] values of the camera: forward is its z axis, left its negative x axis."""
+    t = len(view.frames)
+    known = [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0]
+    parts = [
+        np.broadcast_to(known, (t, len(known))),
+        view.position,
+        np.zeros((t, 3)),
+        view.rotation[..., 2],
+        -view.rotation[..., 0],
+    ]
+    return np.concatenate(parts, axis=-1)[None]
+
+
+def _pool(values: np.ndarray, grid: Grid) -> np.ndarray:
+    """Sums of values [t, h, w, c] over the grid's cells: [t, rows, columns, c]; zeros where there is no map.
+
+    A cell smaller than a point takes the point at its corner (what reduceat does for repeated starts).
+    """
+    t, h, w, c = values.shape
+    if not h * w:
+        return np.zeros((t, grid.rows, grid.columns, c))
+    rows, columns = np.arange(grid.rows) * h // grid.rows, np.arange(grid.columns) * w // grid.columns
+    return np.add.reduceat(np.add.reduceat(values, rows, axis=1), columns, axis=2)
+
+
+def _clip(values: np.ndarray) -> np.ndarray:
+    return np.clip(values, -LARGEST, LARGEST).astype(np.float32)

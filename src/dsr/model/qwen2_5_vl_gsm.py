@@ -1,0 +1,340 @@
+"""Qwen2.5-VL that is given geometry with a video: transformers' model, with 3D tokens beside its vision tokens.
+
+`gsm.fusion`
+- `none`: the model as it is.
+- `add`: every 3D token is added to the vision token of its cell.
+- `gsm`: the Geometry Selection Module turns them into `gsm.num_tokens` tokens for each video and question, which follow
+  the vision tokens inside the video span: <|vision_start|> vision… geometry… <|vision_end|>. Their places are
+  <|video_pad|> tokens too (as published), and their positions are those of text after the video.
+
+Without a video everything goes through the parent class unchanged. A video's temporal positions are computed from its
+real seconds: transformers 4.57 first rounds the seconds between two groups down, which puts all groups of a video with
+more than two frames a second at the same time.
+
+Letters: b samples, s tokens of a sample, v videos of the whole batch, d width.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+
+from dsr.model.geometry_encoders import ENCODERS, PADDING, GeometryTokens, concatenate
+from dsr.model.gsm import GeometrySelectionModule
+
+IGNORED = -100
+"""Label of a token without loss."""
+HEADER_TOKENS = 3
+"""<|im_start|>assistant⏎, which opens an answer."""
+QWEN_SPECIAL_TOKENS = tuple(range(151643, 151657))
+QWEN_LETTERS = (32, 33, 34, 35)
+"""Tokens A to D in Qwen's vocabulary."""
+GSM_DEFAULTS: dict[str, Any] = {"fusion": "gsm", "num_tokens": 32, "encoders": ["point_map", "tracks"]}
+
+Geometry = Mapping[str, Mapping[str, Tensor]]
+"""Batch inputs of each encoder, `geometry["tracks"]["values"]`, first axis v."""
+
+
+class Qwen2_5_VLGSMConfig(Qwen2_5_VLConfig):
+    """Qwen2.5-VL's configuration with `gsm` (fusion, num_tokens, encoders) and the tokens that its inputs turn on."""
+
+    model_type = "qwen2_5_vl_gsm"
+
+    def __init__(
+        self,
+        gsm: Mapping[str, Any] | None = None,
+        special_token_ids: Sequence[int] = QWEN_SPECIAL_TOKENS,
+        letter_token_ids: Sequence[int] = QWEN_LETTERS,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.gsm = GSM_DEFAULTS | dict(gsm or {})
+        self.special_token_ids = list(special_token_ids)
+        self.letter_token_ids = list(letter_token_ids)
+
+    @property
+    def num_geometry_tokens(self) -> int:
+        """Tokens that follow a video's vision tokens."""
+        return self.gsm["num_tokens"] if self.gsm["fusion"] == "gsm" else 0
+
+
+class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
+    config: Qwen2_5_VLGSMConfig
+
+    def __init__(self, config: Qwen2_5_VLGSMConfig) -> None:
+        super().__init__(config)
+        if config.gsm["fusion"] != "none":
+            encoders = config.gsm["encoders"]
+            self.geometry = nn.ModuleDict({name: ENCODERS[name](config.text_config) for name in encoders})
+        if config.gsm["fusion"] == "gsm":
+            self.gsm = GeometrySelectionModule(config.text_config, config.gsm["num_tokens"])
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, GeometrySelectionModule):
+            module.reset_parameters()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        second_per_grid_ts: Tensor | None = None,
+        geometry: Geometry | None = None,
+        question_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the parent's, with
+
+        Args:
+            geometry: of every video; not needed with fusion `none`.
+            question_mask: [b, s] bool, the tokens that ask; see `default_question_mask`.
+
+        Raises:
+            ValueError: a video without geometry, or whose <|video_pad|> tokens do not fit its grid.
+        """
+        if pixel_values_videos is not None:
+            if input_ids is None or video_grid_thw is None:
+                raise ValueError("a video needs input_ids and video_grid_thw")
+            if inputs_embeds is None:
+                inputs_embeds = self.get_input_embeddings()(input_ids)
+            if position_ids is None:
+                position_ids, self.rope_deltas = self.get_rope_index(
+                    input_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask
+                )
+            owners = self._owners(input_ids, video_grid_thw)
+            video = list(self.get_video_features(pixel_values_videos, video_grid_thw))  # v x [tokens, d]
+            if self.config.gsm["fusion"] != "none":
+                tokens = self._encode_geometry(geometry, len(video))
+            if self.config.gsm["fusion"] == "add":
+                parts = zip(video, tokens.states, tokens.cells, video_grid_thw, strict=True)
+                video = [self._add(*part) for part in parts]
+            elif self.config.gsm["fusion"] == "gsm":
+                if question_mask is None:
+                    question_mask = default_question_mask(self.config, input_ids, attention_mask)
+                selected = self._select(inputs_embeds, question_mask, owners, tokens, second_per_grid_ts)
+                video = [part for pair in zip(video, selected, strict=True) for part in pair]
+            places = (input_ids == self.config.video_token_id)[..., None]
+            inputs_embeds = inputs_embeds.masked_scatter(places, torch.cat(video).to(inputs_embeds))
+            if pixel_values is not None:
+                images = torch.cat(list(self.get_image_features(pixel_values, image_grid_thw))).to(inputs_embeds)
+                places, _ = self.get_placeholder_mask(input_ids, inputs_embeds, image_features=images)
+                inputs_embeds = inputs_embeds.masked_scatter(places, images)
+            input_ids = pixel_values = None
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
+            video_grid_thw=video_grid_thw,
+            second_per_grid_ts=second_per_grid_ts,
+            **kwargs,
+        )
+
+    def _owners(self, input_ids: Tensor, grid_thw: Tensor) -> Tensor:
+        """[v] the sample that each video is in; checks that the prompt has a place for every token."""
+        config = self.config
+        is_video = input_ids == config.video_token_id
+        starts = is_video[:, 1:] & (input_ids[:, :-1] == config.vision_start_token_id)
+        owners = starts.nonzero()[:, 0]
+        vision, extra = int(grid_thw.prod(-1).sum()) // config.vision_config.spatial_merge_size**2, len(grid_thw)
+        needed = vision + extra * config.num_geometry_tokens
+        if len(owners) != len(grid_thw) or int(is_video.sum()) != needed:
+            raise ValueError(
+                f"{len(grid_thw)} videos of {vision} vision tokens together and {config.num_geometry_tokens} geometry "
+                f"tokens each need {needed} <|video_pad|> tokens; the prompts have {int(is_video.sum())} of them in "
+                f"{len(owners)} spans"
+            )
+        return owners
+
+    def _encode_geometry(self, geometry: Geometry | None, num_videos: int) -> GeometryTokens:
+        given = geometry or {}
+        for name in self.geometry:
+            if name not in given or len(given[name]["cells"]) != num_videos:
+                fusion = self.config.gsm["fusion"]
+                raise ValueError(f"fusion {fusion!r} needs geometry[{name!r}] for {num_videos} videos")
+        words = self.get_input_embeddings()
+        return concatenate([encoder(given[name], words) for name, encoder in self.geometry.items()])
+
+    def _add(self, vision: Tensor, states: Tensor, cells: Tensor, thw: Tensor) -> Tensor:
+        """Vision tokens [tokens, d] of a video with each 3D token [k, d] added at its cell [k, 3]."""
+        rows, columns = (thw[1:] // self.config.vision_config.spatial_merge_size).tolist()
+        known = cells[:, 0] != PADDING
+        time, row, column = cells[known].unbind(-1)
+        return vision.index_add(0, (time * rows + row) * columns + column, states[known].to(vision.dtype))
+
+    def _select(
+        self, embeds: Tensor, question_mask: Tensor, owners: Tensor, tokens: GeometryTokens, seconds: Any
+    ) -> Tensor:
+        """[v, N, d] geometry tokens for each video and the question of its sample."""
+        length = int(question_mask.sum(-1).max())
+        # A stable sort by "not in the question" puts the question's tokens first, in order.
+        order = (~question_mask).long().argsort(dim=-1, stable=True)[:, :length]
+        question = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[-1]))
+        mask = question_mask.gather(1, order)
+        step = torch.as_tensor(1.0 if seconds is None else seconds, dtype=torch.float32, device=embeds.device)
+        time = tokens.cells[..., 0] * step.reshape(-1, 1) * self.config.vision_config.tokens_per_second
+        positions = torch.stack([time.long(), tokens.cells[..., 1], tokens.cells[..., 2]]) * tokens.mask
+        states = tokens.states.to(embeds.dtype)
+        return self.gsm(question[owners], mask[owners], states, tokens.mask, positions)
+
+    def get_rope_index(
+        self,
+        input_ids: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        second_per_grid_ts: Any = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Positions [3, b, s] of every token, and [b, 1] what to add to the place of a token after the prompt.
+
+        As the parent's for text and images. Group g of a video is at time g x seconds x tokens_per_second, rounded
+        down; its geometry tokens follow at consecutive positions, like text.
+        """
+        if input_ids is None or video_grid_thw is None:
+            return super().get_rope_index(
+                input_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask, **kwargs
+            )
+        seconds = [1.0] * len(video_grid_thw) if second_per_grid_ts is None else [float(s) for s in second_per_grid_ts]
+        images = iter([] if image_grid_thw is None else [(thw, 0.0) for thw in image_grid_thw.tolist()])
+        videos = iter(list(zip(video_grid_thw.tolist(), seconds, strict=True)))
+        position_ids = torch.ones(3, *input_ids.shape, dtype=torch.long, device=input_ids.device)
+        deltas = []
+        for i, ids in enumerate(input_ids):
+            present = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask[i] == 1
+            positions = self._sample_positions(ids[present].tolist(), images, videos)
+            position_ids[:, i, present] = positions.to(ids.device)
+            deltas.append(int(positions.max()) + 1 - len(ids))
+        return position_ids, torch.tensor(deltas, device=input_ids.device)[:, None]
+
+    def _sample_positions(
+        self, ids: list[int], images: Iterator[tuple[list[int], float]], videos: Iterator[tuple[list[int], float]]
+    ) -> Tensor:
+        """[3, s] of one sample without padding; its images and videos are taken from the iterators."""
+        config, vision = self.config, self.config.vision_config
+        kinds = {config.image_token_id: images, config.video_token_id: videos}
+        starts = [i for i in range(1, len(ids)) if ids[i - 1] == config.vision_start_token_id and ids[i] in kinds]
+        parts, done, following = [], 0, 0
+        for start in starts:
+            parts.append(torch.arange(following, following + start - done).expand(3, -1))
+            following += start - done
+            (t, h, w), seconds = next(kinds[ids[start]])
+            h, w = h // vision.spatial_merge_size, w // vision.spatial_merge_size
+            grid = torch.cartesian_prod(torch.arange(t), torch.arange(h), torch.arange(w))
+            time = (grid[:, 0] * seconds * vision.tokens_per_second).long()
+            parts.append(torch.stack([time, grid[:, 1], grid[:, 2]]) + following)
+            done, following = start + len(grid), int(parts[-1].max()) + 1
+        parts.append(torch.arange(following, following + len(ids) - done).expand(3, -1))
+        return torch.cat(parts, dim=1)
+
+
+class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
+    """With a language modelling head. Loads folders of plain Qwen2.5-VL too: what they lack starts at random."""
+
+    config: Qwen2_5_VLGSMConfig
+    config_class = Qwen2_5_VLGSMConfig
+    _checkpoint_conversion_mapping = {  # noqa: RUF012 (transformers reads it from the class)
+        "^visual": "model.visual",
+        r"^model(?!\.(language_model|visual|geometry|gsm))": "model.language_model",
+    }
+
+    def __init__(self, config: Qwen2_5_VLGSMConfig) -> None:
+        # The parent's __init__ would make a second model and throw it away.
+        super(Qwen2_5_VLForConditionalGeneration, self).__init__(config)
+        self.model = Qwen2_5_VLGSMModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, GeometrySelectionModule):
+            module.reset_parameters()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        geometry: Geometry | None = None,
+        question_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """See Qwen2_5_VLGSMModel.forward.
+
+        Args:
+            labels: [b, s]; the output has a loss. With `logits_to_keep` (an int) only the last labels count, so that
+                samples padded on the left need logits for their answers alone.
+        """
+        if kwargs.get("pixel_values_videos") is not None:
+            if question_mask is None and input_ids is not None:
+                question_mask = default_question_mask(self.config, input_ids, attention_mask, labels)
+            kwargs |= {"geometry": geometry, "question_mask": question_mask}
+        if labels is not None and kwargs.get("logits_to_keep"):
+            labels = labels[:, -kwargs["logits_to_keep"] :]
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        geometry: Geometry | None = None,
+        question_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        if inputs.get("pixel_values_videos") is not None:
+            inputs |= {"geometry": geometry, "question_mask": question_mask}
+        return inputs
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        geometry: Geometry | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Repeats each sample with all its videos (the parent does so for pixels and grids)."""
+        if geometry is not None and expand_size > 1:
+            _, counts = self._get_image_nums_and_video_nums(input_ids)
+            rows = torch.cat([r.repeat(expand_size) for r in torch.arange(int(counts.sum())).split(counts.tolist())])
+            geometry = {
+                name: {part: tensor[rows.to(tensor.device)] for part, tensor in inputs.items()}
+                for name, inputs in geometry.items()
+            }
+        input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
+        return input_ids, kwargs if geometry is None else kwargs | {"geometry": geometry}
+
+
+def default_question_mask(
+    config: Qwen2_5_VLGSMConfig, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None = None
+) -> Tensor:
+    """The tokens that ask, [b, s] bool, by the published model's rule: all text but special tokens.
+
+    With labels, the answer is left out, and with it the header that opens it (without labels the header is taken for a
+    part of the question, as published; batches of `dsr.training.collate` carry a mask that always leaves it out).
+    """
+    special = torch.tensor(config.special_token_ids, device=input_ids.device)
+    asks = ~torch.isin(input_ids, special)
+    present = torch.ones_like(asks) if attention_mask is None else attention_mask.bool()
+    if labels is not None:
+        unlabelled = (labels == IGNORED) & present
+        place = torch.arange(labels.shape[1], device=labels.device)
+        last = torch.where(unlabelled, place, -1).amax(dim=1, keepdim=True)
+        asks &= unlabelled & (place <= last - HEADER_TOKENS)
+    return asks & present
+
+
+AutoConfig.register(Qwen2_5_VLGSMConfig.model_type, Qwen2_5_VLGSMConfig)
+AutoModelForImageTextToText.register(Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForConditionalGeneration)

@@ -1,0 +1,148 @@
+"""Examples to the tensors that the model takes.
+
+Samples are padded on the left, so that every answer, or the place where one is read, is at the end of its row.
+
+Letters: b samples, s tokens, v videos (one a sample, or none), N geometry tokens.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsr.model.chat import Prompt, build_prompt
+from dsr.model.geometry_encoders import PADDING, Grid, pad_arrays
+from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
+from dsr.training.records import ClipStore, Example, Video, normalise
+
+Control = Literal["score", "blind", "shuffled_geometry"]
+
+
+class Batch(dict[str, Any]):
+    """Inputs of the model's forward, by name."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return Batch(_move(self, device))
+
+
+class Collator:
+    """Makes batches of examples.
+
+    Args:
+        control: `score` gives all that there is; `blind` neither video nor geometry; `shuffled_geometry` the video with
+            the geometry of another clip.
+        donors: for `shuffled_geometry`, the clip that lends each clip its geometry.
+        training: add `labels` [b, s], a loss on the answer alone, and `state_labels` [b, N], the tokens of the right
+            option, for dsr.training.curriculum.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        config: Qwen2_5_VLGSMConfig,
+        store: ClipStore,
+        control: Control = "score",
+        donors: Mapping[str, str] | None = None,
+        training: bool = False,
+    ) -> None:
+        if control == "shuffled_geometry" and donors is None:
+            raise ValueError("shuffled_geometry needs donors")
+        self.processor, self.config, self.store = processor, config, store
+        self.control, self.donors, self.training = control, donors or {}, training
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        videos = [self._video(example) for example in examples]
+        prompts = [self._prompt(example, video) for example, video in zip(examples, videos, strict=True)]
+        pad = self.processor.tokenizer.pad_token_id
+        batch = Batch(
+            input_ids=_pad_left([p.input_ids for p in prompts], pad),
+            attention_mask=_pad_left([[1] * len(p.input_ids) for p in prompts], 0),
+            question_mask=_pad_left([p.asks for p in prompts], 0).bool(),
+        )
+        if self.training:
+            is_answer = _pad_left([p.answers for p in prompts], 0).bool()
+            batch["labels"] = batch["input_ids"].masked_fill(~is_answer, IGNORED)
+        seen = [(example, video) for example, video in zip(examples, videos, strict=True) if video is not None]
+        if seen:
+            batch |= self._vision(seen)
+        return batch
+
+    def _video(self, example: Example) -> Video | None:
+        if self.control == "blind" or example.hint:
+            return None
+        return self.store.video(example.clip_id, example.shown_frames)
+
+    def _prompt(self, example: Example, video: Video | None) -> Prompt:
+        merged = self.config.vision_config.spatial_merge_size**2
+        tokens = 0 if video is None else int(np.prod(video.grid_thw)) // merged + self.config.num_geometry_tokens
+        return build_prompt(
+            self.processor.tokenizer,
+            example.question,
+            example.options,
+            video_tokens=tokens,
+            hint=self._encode(example.hint) if example.hint else (),
+            answer=example.answer if self.training else "",
+        )
+
+    def _vision(self, seen: Sequence[tuple[Example, Video]]) -> dict[str, Any]:
+        inputs: dict[str, Any] = {
+            "pixel_values_videos": normalise(torch.cat([video.patches for _, video in seen]), self.processor),
+            "video_grid_thw": torch.tensor([video.grid_thw for _, video in seen]),
+            "second_per_grid_ts": torch.tensor([self.store.seconds_per_group(e.clip_id) for e, _ in seen]),
+        }
+        if self.config.gsm["fusion"] != "none":
+            inputs["geometry"] = {name: self._geometry(name, seen) for name in self.config.gsm["encoders"]}
+        if self.training and self.config.num_geometry_tokens:
+            inputs["state_labels"] = self._state_labels([example for example, _ in seen])
+        return inputs
+
+    def _geometry(self, encoder: str, seen: Sequence[tuple[Example, Video]]) -> dict[str, Tensor]:
+        merge = self.config.vision_config.spatial_merge_size
+        arrays = []
+        for example, video in seen:
+            clip_id = self.donors[example.clip_id] if self.control == "shuffled_geometry" else example.clip_id
+            _, rows, columns = video.grid_thw
+            grid = Grid(example.shown_frames, rows // merge, columns // merge)
+            arrays.append(self.store.geometry(clip_id, encoder, grid))
+        return {part: pad_arrays([a[part] for a in arrays], 0 if part == "values" else PADDING) for part in arrays[0]}
+
+    def _state_labels(self, examples: Sequence[Example]) -> Tensor:
+        labels = torch.full((len(examples), self.config.num_geometry_tokens), IGNORED)
+        for row, example in zip(labels, examples, strict=True):
+            ids = self._encode(right_option(example))[: len(row)]
+            row[: len(ids)] = torch.tensor(ids)
+        return labels
+
+    def _encode(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def right_option(example: Example) -> str:
+    """The right option's text without its letter, with the space before it."""
+    return next(option[2:] for option in example.options if option[0] == example.answer)
+
+
+def length_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
+    """Indices of examples, similar lengths together, longest first (memory runs out at once or not at all)."""
+    order = sorted(range(len(examples)), key=lambda i: (-text_length(examples[i]), i))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def text_length(example: Example) -> int:
+    """A measure of a sample's length: characters of text, and for the video a few a frame."""
+    return len(example.question) + sum(map(len, example.options)) + 8 * example.shown_frames
+
+
+def _pad_left(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """[b, s] int64."""
+    length = max(map(len, rows))
+    return torch.tensor([[fill] * (length - len(row)) + list(map(int, row)) for row in rows])
+
+
+def _move(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _move(item, device) for name, item in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value

@@ -1,0 +1,83 @@
+"""Which questions a run is given, in which order and form: a function of the seed alone, so that a run that was killed
+goes on exactly where it stopped.
+
+A model from random initialisation cannot read options; learning to match them is what holds everything up, not the
+geometry. Two aids, both made from the training rows alone and both off for a published backbone:
+
+- Warm-up on text (`train.text_steps`): in the place of the video stands a noisy copy of the right option, and the
+  model learns to find it among the four. Nothing of this is left at evaluation.
+- State loss (`train.state_loss`): the language model's head, applied to the geometry tokens, should spell the right
+  option. The tokens then stand where the copy stood in the warm-up, and say the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from dsr.model.chat import LETTERS
+from dsr.training.collate import right_option, text_length
+from dsr.training.records import Example
+
+NOISE = 0.15
+"""Share of the words of a hint that are replaced by words of the question's other options."""
+BUCKET = 16
+"""Batches among which questions are sorted by length: little padding, and still a random order."""
+
+
+@dataclass(frozen=True)
+class Curriculum(Dataset[Example]):
+    """The examples of a run in the order in which they are used; each `batch_size` of them are alike in length."""
+
+    examples: Sequence[Example]
+    batch_size: int
+    text_batches: int
+    """Batches of the warm-up."""
+    batches: int
+    """Batches after it."""
+    shuffle_options: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        warmup = _order(self.examples, self.batch_size, self.text_batches, [self.seed, 0])
+        object.__setattr__(self, "_rows", warmup + _order(self.examples, self.batch_size, self.batches, [self.seed, 1]))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        rng = np.random.default_rng([self.seed, 2, index])
+        example = self.examples[self._rows[index]]
+        if self.shuffle_options:
+            example = permute_options(example, rng.permutation(len(LETTERS)))
+        return with_hint(example, rng) if index < self.text_batches * self.batch_size else example
+
+
+def permute_options(example: Example, order: np.ndarray) -> Example:
+    """The question with its options in another order: option i is the former order[i]."""
+    options = tuple(f"{letter}{example.options[k][1:]}" for letter, k in zip(LETTERS, order, strict=True))
+    return replace(example, options=options, answer=LETTERS[order.tolist().index(LETTERS.index(example.answer))])
+
+
+def with_hint(example: Example, rng: np.random.Generator) -> Example:
+    """The question with a noisy copy of its right option as the hint."""
+    others = [word for option in example.options if option[0] != example.answer for word in option[2:].split()]
+    words = right_option(example).split()
+    noisy = [str(rng.choice(others)) if rng.random() < NOISE else word for word in words]
+    return replace(example, hint=" " + " ".join(noisy))
+
+
+def _order(examples: Sequence[Example], batch_size: int, batches: int, seed: list[int]) -> list[int]:
+    """Rows of `batches` batches: epoch after epoch of all examples, each in a new order."""
+    rng = np.random.default_rng(seed)
+    lengths = np.array([text_length(example) for example in examples])
+    needed, rows = batches * batch_size, np.zeros(0, np.int64)
+    while len(rows) < needed:
+        rows = np.concatenate([rows, rng.permutation(len(examples))])
+    rows = rows[:needed].reshape(batches, batch_size)
+    for start in range(0, batches, BUCKET):
+        bucket = rows[start : start + BUCKET]
+        by_length = bucket.ravel()[np.argsort(lengths[bucket.ravel()], kind="stable")]
+        rows[start : start + BUCKET] = rng.permutation(by_length.reshape(bucket.shape))
+    return rows.ravel().tolist()

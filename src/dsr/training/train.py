@@ -1,0 +1,365 @@
+"""The `train` stage: fine-tune the model on data/qa/train.parquet.
+
+Reads the questions, the cues and the clips; writes models/gsm/ (model, tokenizer, processor, training_summary.json)
+and metrics/train/ (DVCLive). While it runs, checkpoints are in models/checkpoints/<key>/, the key being the hash of all
+that the run depends on: a run that was killed goes on from there with the same weights as one that was not.
+"""
+
+import dataclasses
+import math
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from dvclive import Live
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from dsr import console
+from dsr.console import StageError
+from dsr.cues.store import FOLDER, MANIFEST
+from dsr.files import PARTIAL, sha256_file, sha256_json, write_bytes, write_json
+from dsr.model.chat import ANSWER_TOKENS
+from dsr.model.presets import make_model
+from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGeneration
+from dsr.params import Params, Train
+from dsr.splits.split import read_questions
+from dsr.training.collate import Collator
+from dsr.training.curriculum import Curriculum
+from dsr.training.records import ClipStore, Example, Missing, load_examples
+
+QUESTIONS = Path("data/qa/train.parquet")
+MODEL = Path("models/gsm")
+CHECKPOINTS = Path("models/checkpoints")
+METRICS = Path("metrics/train")
+COMPLETE = "complete"
+"""File in a checkpoint that was written to its end."""
+LOG_STEPS = 10
+
+
+def run(params: Params, root: Path, workers: int = 0) -> None:
+    """Train, or go on with a run that was killed.
+
+    Raises:
+        StageError: no questions, none that can be used, no backbone, a loss that is not a number.
+    """
+    started = time.monotonic()
+    torch.set_num_threads(console.num_workers(workers))
+    table = read_questions(root / QUESTIONS)
+    texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
+    dtype = torch.bfloat16 if params.train.bf16 else torch.float32
+    model, processor = make_model(params.model, params.gsm, root, texts, dtype)
+    store = ClipStore(root, processor, int(params.train.cache_gib * 2**30))
+    examples, missing = load_examples(table, store, console.num_workers(workers))
+    _report_missing(missing, len(table), store)
+    curriculum = make_curriculum(examples, params.train)
+    folder = root / CHECKPOINTS / run_key(params, root)
+    trainer = make_trainer(model, processor, store, curriculum, params.train, folder, workers)
+    trainer.add_callback(LiveCallback(root / METRICS))
+    _show_groups(trainer)
+    trainer.train(resume_from_checkpoint=last_complete(folder))
+    summary = {
+        "questions": len(table),
+        "used": len(examples),
+        "missing": dict(sorted(Counter(row.reason for row in missing).items())),
+        "clips": len({example.clip_id for example in examples}),
+        "blank_clips": len(store.blank_clips),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "steps": trainer.state.global_step,
+        **final_metrics(trainer.state.log_history),
+    }
+    write_model(root / MODEL, model, processor, summary)
+    shutil.rmtree(folder, ignore_errors=True)
+    minutes = (time.monotonic() - started) / 60
+    console.summary("train", summary | {"missing": len(missing), "minutes": f"{minutes:.1f}"})
+
+
+def run_key(params: Params, root: Path) -> str:
+    """Hash of what a run depends on: questions, cues, clips and parameters."""
+    files = (QUESTIONS, FOLDER / MANIFEST, Path("data/clips/catalog.parquet"))
+    sections = {name: dataclasses.asdict(getattr(params, name)) for name in ("gsm", "model", "train")}
+    hashes = {str(file): sha256_file(root / file) for file in files if (root / file).is_file()}
+    return sha256_json({"params": sections, "files": hashes})[:16]
+
+
+def make_curriculum(examples: Sequence[Example], train: Train) -> Curriculum:
+    """The order of a run's questions; a step takes `accumulation` batches of every process."""
+    together = train.accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+    steps = train.steps or math.ceil(len(examples) * train.epochs / (train.batch_size * together))
+    return Curriculum(
+        examples,
+        train.batch_size,
+        text_batches=train.text_steps * together,
+        batches=steps * together,
+        shuffle_options=train.shuffle_options,
+        seed=train.seed,
+    )
+
+
+def make_trainer(
+    model: Qwen2_5_VLGSMForConditionalGeneration,
+    processor: Any,
+    store: ClipStore,
+    curriculum: Curriculum,
+    train: Train,
+    folder: Path,
+    workers: int = 0,
+) -> "GSMTrainer":
+    """A Trainer that goes through the curriculum once, with checkpoints in `folder`."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    steps = len(curriculum) // (train.batch_size * train.accumulation * world)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.accumulation,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(train.lr_warmup * steps),
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        bf16=train.bf16,
+        gradient_checkpointing=train.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        save_strategy="steps",
+        save_steps=train.save_steps,
+        save_total_limit=2,
+        # A run that goes on logs the same steps as one that was never stopped.
+        logging_steps=math.gcd(LOG_STEPS, train.save_steps),
+        logging_nan_inf_filter=False,
+        seed=train.seed,
+        data_seed=train.seed,
+        # With every clip in memory other processes would only copy it.
+        dataloader_num_workers=console.num_workers(workers) if store.is_full else 0,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=True,
+        disable_tqdm=True,
+        report_to=[],
+    )
+    model.config.use_cache = False
+    return GSMTrainer(
+        train,
+        model=model,
+        args=arguments,
+        train_dataset=curriculum,
+        data_collator=Collator(processor, model.config, store, training=True),
+        callbacks=[ProgressCallback()],
+    )
+
+
+class GSMTrainer(Trainer):
+    """Explicit parameter groups, the curriculum's order, the state loss, and errors instead of bad steps."""
+
+    def __init__(self, train: Train, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = train
+        self._selected: Tensor | None = None
+        self._right = self._asked = 0
+        gsm = getattr(self.model.model, "gsm", None)
+        if gsm is not None and train.state_loss:
+            gsm.register_forward_hook(self._keep_selected)
+        for name, parameter in self.model.model.visual.named_parameters():
+            parameter.requires_grad_(train.train_vision_tower or name.startswith("merger."))
+
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            groups = [{**g, "params": [p for _, p in g["params"]]} for g in parameter_groups(self.model, self.settings)]
+            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+        return self.optimizer
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Loss on the answer, and the weighted state loss.
+
+        Raises:
+            StageError: no answer token in the batch, or a loss that is not finite.
+        """
+        step = self.state.global_step + 1
+        state_labels = inputs.pop("state_labels", None)
+        labels = inputs["labels"][:, -ANSWER_TOKENS:]
+        if (labels == IGNORED).any() or (inputs["labels"] != IGNORED).sum() != labels.numel():
+            raise StageError(f"train: step {step} has a sample without an answer; check the answers of {QUESTIONS}")
+        outputs = model(**inputs, logits_to_keep=ANSWER_TOKENS + 1, use_cache=False)
+        loss = outputs.loss
+        if state_labels is not None and self.settings.state_loss:
+            spelled = self.accelerator.unwrap_model(model).lm_head(self._selected)
+            loss = loss + self.settings.state_loss * F.cross_entropy(
+                spelled.float().flatten(0, 1), state_labels.flatten(), ignore_index=IGNORED
+            )
+        if not torch.isfinite(loss):
+            raise StageError(
+                f"train: the loss of step {step} is {loss.item()}; lower train.learning_rate or train.gsm_learning_rate"
+            )
+        letters = outputs.logits[:, 0, self.model.config.letter_token_ids].argmax(-1)
+        right = torch.tensor(self.model.config.letter_token_ids, device=labels.device)[letters] == labels[:, 0]
+        self._right, self._asked = self._right + int(right.sum()), self._asked + len(right)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs and self._asked:
+            logs["accuracy"] = self._right / self._asked
+            self._right = self._asked = 0
+        super().log(logs, *args, **kwargs)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
+
+    def _keep_selected(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._selected = output
+
+
+def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> list[dict[str, Any]]:
+    """AdamW groups of the trained parameters, each with `name`, `params` as (name, parameter), `lr`, `weight_decay`.
+
+    The merger, the geometry encoders and the GSM learn at their own rate; biases, norms and queries do not decay.
+    """
+    groups: dict[tuple[str, bool], list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        new = name.startswith(("model.visual.merger.", "model.geometry.", "model.gsm."))
+        part = "merger and geometry" if new else "vision tower" if ".visual." in name else "language model"
+        decays = parameter.ndim >= 2 and not name.endswith(".queries")
+        groups.setdefault((part, decays), []).append((name, parameter))
+    return [
+        {
+            "name": f"{part}, {'decayed' if decays else 'not decayed'}",
+            "params": parameters,
+            "lr": train.gsm_learning_rate if part == "merger and geometry" else train.learning_rate,
+            "weight_decay": train.weight_decay if decays else 0.0,
+        }
+        for (part, decays), parameters in groups.items()
+    ]
+
+
+def last_complete(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; others are removed."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        if not (checkpoint / COMPLETE).is_file():
+            shutil.rmtree(checkpoint)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last:
+        console.console.print(f"going on from {Path(last).name.replace('-', ' ')}")
+    return last
+
+
+def write_model(path: Path, model: nn.Module, processor: Any, summary: dict[str, Any]) -> None:
+    """Write the model's folder whole: under a temporary name beside it, then renamed."""
+    partial = path.with_name(f".{path.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.config.use_cache = True
+    model.save_pretrained(partial, safe_serialization=True)
+    processor.save_pretrained(partial)
+    write_json(partial / "training_summary.json", summary)
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+
+
+def final_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """First and last loss and the last accuracy, each a mean over up to ten logged values."""
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    right = [entry["accuracy"] for entry in history if "accuracy" in entry]
+    if not losses:
+        return {}
+    return {
+        "first_loss": round(losses[0], 4),
+        "last_loss": round(sum(losses[-10:]) / len(losses[-10:]), 4),
+        "last_accuracy": round(sum(right[-10:]) / len(right[-10:]), 4),
+    }
+
+
+class LiveCallback(TrainerCallback):
+    """Loss, accuracy and learning rate of each logged step, by DVCLive; no timestamps, nothing done to git."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.live: Live | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.live = Live(str(self.folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
+        # What a resumed run logged before its checkpoint; what came after it is logged again.
+        for entry in state.log_history:
+            self._write(entry)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        self._write({**(logs or {}), "step": state.global_step})
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.live:
+            self.live.end()
+
+    def _write(self, entry: dict[str, float]) -> None:
+        if self.live and "loss" in entry:
+            self.live.step = int(entry["step"])
+            for name in ("loss", "accuracy", "learning_rate"):
+                if name in entry:
+                    self.live.log_metric(name, entry[name])
+            self.live.make_summary()
+
+
+class ProgressCallback(TrainerCallback):
+    """A progress bar, a line each tenth of the run, and the mark of complete checkpoints."""
+
+    def __init__(self) -> None:
+        self.bar: Iterator[int] = iter(())
+        self.began: Callable[[], float] = time.monotonic
+        self.first_step = 0
+        self.start = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.first_step, self.start = state.global_step, time.monotonic()
+        self.bar = console.track(range(state.max_steps - state.global_step), "train")
+        next(self.bar, None)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        next(self.bar, None)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        every = max(args.logging_steps, state.max_steps // 10 // args.logging_steps * args.logging_steps)
+        if logs and "loss" in logs and state.global_step % every == 0:
+            rate = (state.global_step - self.first_step) * args.train_batch_size * args.gradient_accumulation_steps
+            rate /= max(time.monotonic() - self.start, 1e-9)
+            console.console.print(
+                f"step {state.global_step:,}/{state.max_steps:,}  loss {logs['loss']:.3f}  "
+                f"accuracy {logs.get('accuracy', math.nan):.1%}  {rate:.1f} questions/s"
+            )
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        write_bytes(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, b"")
+
+
+def _report_missing(missing: Sequence[Missing], total: int, store: ClipStore) -> None:
+    """List what cannot be used.
+
+    Raises:
+        StageError: that is all.
+    """
+    reasons = Counter(row.reason for row in missing)
+    if len(missing) == total:
+        common = "; ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(3))
+        raise StageError(f"{QUESTIONS}: none of its {total:,} questions can be used: {common}")
+    for reason, count in reasons.most_common():
+        ids = [row.qa_id for row in missing if row.reason == reason]
+        console.warn(f"{count:,} questions left out: {reason} ({', '.join(ids[:3])}{', …' if count > 3 else ''})")
+    if store.blank_clips:
+        console.warn(f"{len(store.blank_clips):,} clips have no video (trajectories alone): their frames are black")
+
+
+def _show_groups(trainer: GSMTrainer) -> None:
+    rows = {}
+    for group in parameter_groups(trainer.model, trainer.settings):
+        size = sum(parameter.numel() for _, parameter in group["params"])
+        rows[group["name"]] = f"{size:,} parameters, lr {group['lr']:g}, weight decay {group['weight_decay']:g}"
+    frozen = sum(p.numel() for p in trainer.model.parameters() if not p.requires_grad)
+    console.summary("parameter groups", rows | {"frozen": f"{frozen:,} parameters"})
