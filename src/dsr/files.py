@@ -1,16 +1,19 @@
 """Files that are written whole or not at all: a temporary name beside the target, fsync, rename."""
 
 import hashlib
+import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTIAL = ".partial"
 """Suffix of a file that is being written; one that is found was left by a killed process and may be deleted."""
@@ -41,27 +44,27 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
-def write_parquet(path: Path, table: pd.DataFrame) -> None:
+def write_parquet(path: Path, table: "pd.DataFrame") -> None:
     with whole_file(path) as partial:
         table.to_parquet(partial, index=False, compression="zstd")
 
 
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray], compression_level: int = 1) -> None:
-    """Write arrays as a compressed .npz without object arrays; equal arrays are equal bytes.
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray], *, stored: Collection[str] = ()) -> None:
+    """Write arrays as a .npz without object arrays; equal arrays are equal bytes.
+
+    Args:
+        stored: arrays that are not compressed, for speed.
 
     Raises:
         ValueError: an array holds Python objects (it would need pickle).
     """
-    with (
-        whole_file(path) as partial,
-        zipfile.ZipFile(partial, "w", compresslevel=compression_level) as archive,
-    ):
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asarray(array), allow_pickle=False)
             # ZipInfo's fixed default date keeps the bytes independent of the clock.
-            entry = zipfile.ZipInfo(f"{name}.npy")
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(entry, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+            method = zipfile.ZIP_STORED if name in stored else zipfile.ZIP_DEFLATED
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getbuffer(), method, compresslevel=1)
 
 
 def sha256_file(path: Path) -> str:

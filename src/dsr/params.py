@@ -6,6 +6,7 @@ change recomputes what depends on it and nothing else.
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class Simulate:
     """Clip i depends on (seed, i) alone, so more clips leave the first ones as they are."""
     duration: tuple[float, float] = (4.0, 8.0)
     """Shortest and longest clip in seconds; each clip draws its own."""
-    fps: int = 10
+    fps: int = 8
     size: tuple[int, int] = (320, 240)
     """Width and height in pixels; both even (H.264)."""
     bodies: tuple[int, int] = (3, 6)
@@ -59,6 +60,11 @@ class Clips:
             "clips.source",
             "the name of a folder under data/raw/",
         )
+        try:
+            groups = re.compile(self.source_video_pattern).groups
+        except re.error as error:
+            raise ValueError(f"clips.source_video_pattern is no regular expression: {error}") from None
+        require(groups >= 1 or not self.source_video_pattern, "clips.source_video_pattern", "a pattern with a group")
 
 
 @dataclass(frozen=True)
@@ -70,31 +76,41 @@ class Curation:
     max_nouns: int = 12
     """Most agents and objects kept for a clip, in the order in which the caption names them."""
 
+    def __post_init__(self) -> None:
+        require(self.max_nouns >= 1, "curation.max_nouns", "at least 1")
+
 
 @dataclass(frozen=True)
 class CueNoise:
-    """Noise of the `simulated` backend, per clip seeded; every value 0 gives the exact truth."""
+    """Noise of the `simulated` backend, seeded by clip; every value 0 gives the exact truth."""
 
     depth: float = 0.02
-    """Relative standard deviation of depth (a clip's scale, a frame's scale and each track's part)."""
+    """Relative standard deviation of a fully seen body's depth: a part that the clip shares, one that drifts from
+    frame to frame, and the body's own. Box edges jitter by the same share of the box."""
     pose: float = 0.002
-    """Standard deviation of the camera position per frame, relative to the scene's median depth, and of its
-    rotation in radians."""
+    """Standard deviation of the camera's position on each axis, relative to the scene's median depth, and of its
+    rotation about each axis in radians; half drift, half jitter."""
     angle: float = 4.0
-    """Standard deviation of an agent's axes in degrees."""
+    """Standard deviation of an agent's orientation about each of its axes, in degrees; half bias, half jitter."""
     missed: float = 0.02
-    """Share of visible (track, frame) pairs that the detector misses."""
+    """Share of visible (track, frame) pairs that the detector misses, in runs of about two frames."""
 
     def __post_init__(self) -> None:
         for name in ("depth", "pose", "angle", "missed"):
-            require(getattr(self, name) >= 0, f"cues.simulated.noise.{name}", "at least 0")
+            require(0 <= getattr(self, name) < float("inf"), f"cues.simulated.noise.{name}", "at least 0 and finite")
         require(self.missed < 1, "cues.simulated.noise.missed", "below 1")
 
 
 @dataclass(frozen=True)
 class SimulatedCues:
+    """The `simulated` backend (cues/backends/simulated.py)."""
+
     seed: int = 1
+    """Of the noise; a clip's own depends on (seed, clip_id) alone."""
     noise: CueNoise = field(default_factory=CueNoise)
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "cues.simulated.seed", "at least 0")
 
 
 @dataclass(frozen=True)
@@ -146,8 +162,8 @@ class Steps:
     dis: tuple[int, ...] = (2, 3, 4, 5, 6)
     dir: tuple[int, ...] = (1, 2, 3, 4, 6)
     ori: tuple[int, ...] = (1, 2, 3, 4)
-    spd: tuple[int, ...] = (3, 4, 5)
-    spd_comp: tuple[int, ...] = (3, 4, 5)
+    spd: tuple[int, ...] = (3, 4, 5, 6)
+    spd_comp: tuple[int, ...] = (3, 4, 5, 6)
     dir_pred: tuple[int, ...] = (3, 4, 5, 6)
     non_temp: tuple[int, ...] = (2, 3)
 
@@ -158,13 +174,43 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """Shortcuts, balance and label stability of the question pool (qa/audit.py)."""
+
+    seed: int = 1
+    """Seeds samples, attackers, resamples and fresh noise."""
+    max_blind_accuracy: float = 0.285
+    """The stage fails where the strongest attacker's accuracy, without the video, is above this for sure: the
+    lower end of its 95 % interval is. A small pool is thus not failed for its sampling noise (600 questions: 3.5
+    points), while a large one must be as good as it says."""
+    max_type_blind_accuracy: float = 0.32
+    """The same for every type, at a level that holds for all types together."""
+    max_questions: int = 20_000
+    """Questions that the attackers train and are tested on; more are sampled by whole quartets."""
+    max_clips: int = 500
+    """Clips whose labels are checked; more are sampled."""
+    draws: int = 4
+    """Versions of a clip's cues for each shape of noise that labels are checked with."""
+    bootstrap: int = 1000
+    """Resamples over source videos behind each 95 % interval."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_blind_accuracy", "max_type_blind_accuracy"):
+            require(0 < getattr(self, name) <= 1, f"qa.audit.{name}", "between 0 and 1")
+        for name in ("max_questions", "max_clips", "draws"):
+            require(getattr(self, name) >= 1, f"qa.audit.{name}", "at least 1")
+        require(self.bootstrap >= 100, "qa.audit.bootstrap", "at least 100")
+        require(self.seed >= 0, "qa.audit.seed", "at least 0")
+
+
+@dataclass(frozen=True)
 class QA:
     """Questions with derived answers (qa/)."""
 
     seed: int = 1
     candidates: int = 512
     """Candidate questions drawn for each form of a type and clip."""
-    keep_per_clip_type: int = 24
+    keep_per_clip_type: int = 80
     """Candidates of a clip and type that enter the matching, the rarer answers first."""
     max_per_clip: int = 30
     """Most questions of a clip."""
@@ -194,6 +240,7 @@ class QA:
     prediction_margin: float = 2.0
     """The same for predictions."""
     ensemble: Ensemble = field(default_factory=Ensemble)
+    audit: Audit = field(default_factory=Audit)
 
     def __post_init__(self) -> None:
         for name in ("candidates", "keep_per_clip_type", "max_per_clip", "max_per_clip_type"):
@@ -276,6 +323,9 @@ class Train:
     text_steps: int = 300
     """Steps before these on text alone, with a noisy copy of the right option in the place of the video: the
     curriculum of a model from random initialisation (training/curriculum.py). 0 for a published backbone."""
+    option_loss: float = 1.0
+    """Weight of a loss that has the model say at the end of each option whether it is the right one
+    (training/curriculum.py); 0 for a published backbone."""
     state_loss: float = 0.3
     """Weight of a loss that has the geometry tokens spell the right option (training/curriculum.py); 0 for a published
     backbone."""
@@ -309,7 +359,7 @@ class Train:
     """Seeds the order of the questions, of their options, and the warm-up's noise."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "text_steps", "state_loss", "weight_decay", "cache_gib", "seed"):
+        for name in ("steps", "text_steps", "option_loss", "state_loss", "weight_decay", "cache_gib", "seed"):
             require(getattr(self, name) >= 0, f"train.{name}", "at least 0")
         for name in ("batch_size", "accumulation", "save_steps"):
             require(getattr(self, name) >= 1, f"train.{name}", "at least 1")

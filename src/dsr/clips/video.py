@@ -4,13 +4,14 @@ Design choices:
 - A file is indexed by the timestamps of its packets (PyAV demuxes, nothing is decoded): exact at a variable
   rate, and what counts is the frames that are in the file, not the number in its header.
 - decord decodes the chosen frames in one batched call. It is only trusted where its own index is the same: of
-  files whose packets lack timestamps (AVI with B-frames), of transport streams, and of files with hidden or
-  cut-off frames, decord returns other frames without a word, or never returns. PyAV decodes those.
+  files without true timestamps (AVI with B-frames, some muxers' MP4), of transport streams, and of files with
+  hidden or cut-off frames, decord returns other frames without a word, or never returns. PyAV decodes those.
 - Frames come as they are meant to be shown: rotated, with square pixels. Of rotated video decord's batches are
   of the wrong shape, so PyAV decodes that too.
 - Only the frames that were asked for are kept, so memory does not grow with the length of a clip.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,8 +70,8 @@ class _Index:
     """[F] int64, strictly increasing, in units of time_base seconds."""
     time_base: Fraction
     by_order: bool
-    """Whether decoded frames are told apart by their order, since the container (AVI, raw H.264) does not say
-    when a frame is shown, or else by their pts."""
+    """Whether decoded frames are told apart by their order, since the file does not say when which is shown, or
+    else by their pts."""
     width: int
     height: int
     rotation: int
@@ -140,12 +141,12 @@ def read_frames(path: Path, indices: Sequence[int] | np.ndarray, max_pixels: int
     size = _fit(index.width, index.height, max_pixels)
     if not len(wanted):
         return np.zeros((0, size[1], size[0], 3), np.uint8)
+    reader = _decord_reader(path, index, size)
+    if reader is None:
+        return _read_with_pyav(path, index, wanted, size)
     try:
-        reader = decord.VideoReader(str(path.absolute()), width=size[0], height=size[1], num_threads=1)
-        if index.rotation or not _same_index(reader, index):
-            return _read_with_pyav(path, index, wanted, size)
         return reader.get_batch(wanted).asnumpy()
-    except (decord.DECORDError, RuntimeError) as error:
+    except decord.DECORDError as error:
         raise VideoError(f"cannot be decoded: {_first_line(error)}") from None
 
 
@@ -174,35 +175,52 @@ def _open(path: Path) -> Iterator[tuple[Container, av.VideoStream]]:
 
 
 def _held(container: Container) -> str:
-    return ", ".join(sorted({stream.type for stream in container.streams if stream.type})) + " only"
+    kinds = sorted({stream.type for stream in container.streams if stream.type})
+    return f"{', '.join(kinds)} only" if kinds else ""
 
 
 def _read_index(path: Path) -> _Index:
     with _open(path) as (container, stream):
-        # An AVI has slots and no presentation times; those that FFmpeg makes up repeat.
-        by_order = container.format.name == "avi"
-        stamps: list[int | None] = []
+        stamps: list[tuple[int | None, int | None]] = []
         discarded, end, frame = 0, 0.0, None
-        for packet in container.demux():
+        for packet in _packets(container):
             if packet.pts is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index:
+            # A damaged file may change the kind of a stream on the way.
+            if packet.stream_index != stream.index or not isinstance(packet.stream, av.VideoStream):
                 continue
             if frame is None:
                 frame = next((f for f in packet.decode() if isinstance(f, av.VideoFrame)), None)
             if packet.is_discard:
                 discarded += 1
             elif packet.size:
-                stamps.append(packet.dts if by_order else packet.pts)
+                stamps.append((packet.pts, packet.dts))
         if frame is None or not stamps:
             raise VideoError("no frames: the video stream is empty")
         _refuse_truncated(container, stream, len(stamps) + discarded, end)
-        return _index(stamps, by_order, stream, frame)
+        return _index(stamps, container, stream, frame)
 
 
-def _index(stamps: list[int | None], by_order: bool, stream: av.VideoStream, frame: av.VideoFrame) -> _Index:
-    known = np.sort(np.array([stamp for stamp in stamps if stamp is not None], np.int64))
+def _packets(container: Container) -> Iterator[av.Packet]:
+    """The packets of all streams."""
+    try:
+        yield from container.demux()
+    except (IndexError, AttributeError) as error:
+        # What PyAV raises on streams that appear in the middle of a damaged file.
+        raise VideoError(f"damaged: {_first_line(error)}") from None
+
+
+def _index(
+    stamps: list[tuple[int | None, int | None]], container: Container, stream: av.VideoStream, frame: av.VideoFrame
+) -> _Index:
+    """Index of packets with these presentation and decoding times."""
     time_base = stream.time_base or Fraction(1)
+    # Frames that are decoded ahead of their turn cannot be presented when they are decoded: such a file has only
+    # decoding times, whatever it calls them. They are the frames' times all the same, in the order of presentation.
+    reordered = bool(stream.codec_context.has_b_frames)
+    by_order = reordered and (container.format.name == "avi" or all(pts == dts for pts, dts in stamps))
+    times = [dts if by_order else pts for pts, dts in stamps]
+    known = np.sort(np.array([time for time in times if time is not None], np.int64))
     if len(known) < len(stamps):
         # Raw H.264 has no timestamps: the nominal rate is all there is.
         by_order, known = True, np.arange(len(stamps))
@@ -238,6 +256,17 @@ def _refuse_truncated(container: Container, stream: av.VideoStream, present: int
     # Rounded durations are common; a missing twentieth is not.
     if end < 0.95 * promised - 0.25:
         raise VideoError(f"truncated: {max(end, 0):.2f} s of {promised:.2f} s are in the file")
+
+
+def _decord_reader(path: Path, index: _Index, size: tuple[int, int]) -> decord.VideoReader | None:
+    """decord's reader of a file, if it reads the file right."""
+    if index.rotation or index.by_order:
+        return None
+    try:
+        reader = decord.VideoReader(str(path.absolute()), width=size[0], height=size[1], num_threads=1)
+        return reader if _same_index(reader, index) else None
+    except (decord.DECORDError, RuntimeError):
+        return None  # What decord cannot open PyAV, with an FFmpeg that is six years younger, may.
 
 
 def _same_index(reader: decord.VideoReader, index: _Index) -> bool:
@@ -278,6 +307,7 @@ def _decode(container: Container, stream: av.VideoStream, index: _Index) -> Iter
 
 
 def _first_line(error: Exception) -> str:
-    """A decoder's message on one line: decord's come with the place in its source and a stack trace."""
+    """A decoder's message on one line: decord's come with places in its source and a stack trace."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].split("] ", 1)[-1][:200] if lines else type(error).__name__
+    message = re.sub(r"\[\d\d:\d\d:\d\d\] |/github/\S+?:\d+: |\[/[^\]]*\]", "", lines[0]) if lines else ""
+    return message[:200] or type(error).__name__

@@ -138,7 +138,8 @@ def write_cues(path: Path, cues: ClipCues) -> None:
     """Write cues as a compressed .npz without pickle; equal cues are equal bytes."""
     arrays = {name: getattr(cues, name) for name in ARRAYS}
     arrays["meta"] = np.frombuffer(json.dumps(cues.meta, sort_keys=True, allow_nan=False).encode(), np.uint8)
-    write_npz(path, arrays)
+    # Points hardly compress, and reading and writing them is most of a file's time.
+    write_npz(path, arrays, stored={"point_map"})
 
 
 def read_meta(path: Path) -> dict[str, Any]:

@@ -33,16 +33,24 @@ class Verb:
 class Lexicon:
     """Words by their letters; the letters are explained in lexicon_build.py and lexicon/everyday.txt."""
 
-    def __init__(self, letters: dict[str, str], irregular: dict[str, dict[str, str]]) -> None:
-        """Args:
-        letters: letters of each word or compound, lower case.
-        irregular: by "n" and "v", base form of each irregular form.
+    def __init__(self, letters: dict[str, str], irregular: dict[str, dict[str, str]], everyday: frozenset[str]) -> None:
+        """As read from the folder.
+
+        Args:
+            letters: letters of each word or compound, lower case.
+            irregular: by "n" and "v", base form of each irregular form.
+            everyday: words that are themselves even where they look like a plural ("glasses").
         """
         self._letters = letters
         self._irregular = irregular
+        self._everyday = everyday
 
     def letters(self, text: str) -> str:
         return self._letters.get(text, "")
+
+    def is_everyday(self, text: str) -> bool:
+        """Whether everyday.txt has the word."""
+        return text in self._everyday
 
     def noun(self, text: str) -> Noun | None:
         """The noun of a word or compound, singular or plural; None if it is none."""
@@ -68,14 +76,15 @@ class Lexicon:
         """Words that `text` may be or be the plural of, the likeliest first."""
         head, _, last = text.rpartition(" ")
         prefix = f"{head} " if head else ""
-        candidates = [(text, False)]
+        candidates = [(text, False)] if text in self._everyday else []
         if last in self._irregular["n"]:
-            # "men" before the rare nouns that happen to be spelled like a plural.
-            candidates.insert(0, (prefix + self._irregular["n"][last], True))
-        for ending, instead in _PLURALS:
-            if last.endswith(ending) and len(last) > len(ending) + 1:
-                candidates.append((prefix + last.removesuffix(ending) + instead, True))
-        return candidates
+            candidates.append((prefix + self._irregular["n"][last], True))
+        if not last.endswith(("ss", "us")):
+            for ending, instead in _PLURALS:
+                if last.endswith(ending) and len(last) > len(ending) + 1:
+                    candidates.append((prefix + last.removesuffix(ending) + instead, True))
+        # Last, for nouns that happen to be spelled like the plural of a more common one ("falls").
+        return [*candidates, (text, False)]
 
     def _bases(self, word: str) -> list[tuple[str, str]]:
         candidates = [(word, "base")]
@@ -93,8 +102,17 @@ class Lexicon:
         return candidates
 
 
-_ALWAYS_PLURAL = {"people", "police", "children", "spectators"}
-_PLURALS = (("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x"), ("ies", "y"), ("s", ""), ("es", ""))
+_ALWAYS_PLURAL = frozenset({"people", "police"})
+_PLURALS = (
+    ("men", "man"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("sses", "ss"),
+    ("xes", "x"),
+    ("ies", "y"),
+    ("s", ""),
+    ("es", ""),
+)
 _VERB_ENDINGS = (
     ("ies", "y", "s"),
     ("es", "e", "s"),
@@ -106,6 +124,11 @@ _VERB_ENDINGS = (
     ("ed", "e", "ed"),
     ("ed", "", "ed"),
 )
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a list written as text."""
+    return frozenset(text.split())
 
 
 @cache
@@ -120,12 +143,14 @@ def english() -> Lexicon:
                 irregular[value[1]].setdefault(word, value[2:])
             else:
                 letters[word] = value
+    everyday: set[str] = set()
     for line in (FOLDER / "everyday.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             added, words = line.split(": ")
             for word in words.split(", "):
                 letters[word] = _corrected(letters.get(word, ""), added)
-    return Lexicon(letters, irregular)
+                everyday.add(word)
+    return Lexicon(letters, irregular, frozenset(everyday))
 
 
 def _corrected(letters: str, added: str) -> str:

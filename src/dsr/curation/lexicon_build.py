@@ -145,9 +145,7 @@ def _synsets(folder: Path, name: str) -> dict[str, _Synset]:
         fields = line.split(" | ")[0].split()
         pointers = 4 + 2 * int(fields[3], 16)
         words = tuple(fields[4:pointers:2])
-        pairs = [
-            (fields[i], fields[i + 1]) for i in range(pointers + 1, pointers + 1 + 4 * int(fields[pointers]), 4)
-        ]
+        pairs = [(fields[i], fields[i + 1]) for i in range(pointers + 1, pointers + 1 + 4 * int(fields[pointers]), 4)]
         above = tuple(offset for symbol, offset in pairs if symbol == "@")
         synsets[fields[0]] = _Synset(int(fields[1]), words, above, any(symbol == "@i" for symbol, _ in pairs))
     return synsets

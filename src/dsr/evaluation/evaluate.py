@@ -39,6 +39,8 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     options = params.evaluate
     scorer = CheckpointScorer(root / "models/gsm", root, questions, options.batch_size, options.seed, workers)
     evaluate(questions, scorer, options, root)
+    if blank := scorer.store.blank_clips:
+        console.warn(f"{len(blank):,} clips have no video (trajectories alone): the model saw black frames of them")
 
 
 def evaluate(questions: pd.DataFrame, scorer: Scorer, options: Evaluate, root: Path) -> None:

@@ -5,8 +5,10 @@ The text is Qwen's chat format. The answer is the letter that is most likely rig
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -20,13 +22,15 @@ ANSWER_TOKENS = 2
 
 @dataclass(frozen=True)
 class Prompt:
-    """One sample; three lists of the same length."""
+    """One sample; the first three lists are of the same length."""
 
     input_ids: list[int]
     asks: list[bool]
     """What the GSM reads as the question: the text without special tokens and without the assistant's header."""
     answers: list[bool]
     """The tokens with a loss: letter and <|im_end|>; nowhere in a prompt for evaluation."""
+    option_ends: list[int]
+    """Place of each option's last token."""
 
 
 def build_prompt(
@@ -53,7 +57,9 @@ def build_prompt(
     span = encode("<|video_pad|>") * video_tokens or list(hint)
     before = encode(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
     video = [*encode("<|vision_start|>"), *span, *encode("<|vision_end|>")] if span else []
-    text = encode("\n".join([question, "Options:", *options, INSTRUCTION]))
+    lines = [encode(f"{line}\n") for line in (f"{question}\nOptions:", *options)]
+    text = [*chain.from_iterable(lines), *encode(INSTRUCTION)]
+    ends = (len(before) + len(video) - 1 + np.cumsum([len(line) for line in lines])).tolist()[1:]
     header = encode("<|im_end|>\n<|im_start|>assistant\n")
     ending = encode(f"{answer}<|im_end|>") if answer else []
     ids = before + video + text + header + ending
@@ -62,7 +68,8 @@ def build_prompt(
     asks = [False] * len(ids)
     for i in asked:
         asks[i] = ids[i] not in special
-    return Prompt(ids, asks, [False] * (len(ids) - len(ending)) + [True] * len(ending))
+    answers = [False] * (len(ids) - len(ending)) + [True] * len(ending)
+    return Prompt(ids, asks, answers, ends)
 
 
 def letter_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

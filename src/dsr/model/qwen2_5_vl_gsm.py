@@ -262,28 +262,55 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         if isinstance(module, GeometrySelectionModule):
             module.reset_parameters()
 
-    def forward(
+    def forward(  # generate() accepts what is named here
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        cache_position: Tensor | None = None,
+        second_per_grid_ts: Tensor | None = None,
         geometry: Geometry | None = None,
         question_mask: Tensor | None = None,
+        logits_to_keep: int = 0,
         **kwargs: Any,
     ) -> Any:
         """See Qwen2_5_VLGSMModel.forward.
 
         Args:
-            labels: [b, s]; the output has a loss. With `logits_to_keep` (an int) only the last labels count, so that
-                samples padded on the left need logits for their answers alone.
+            labels: [b, s]; the output has a loss. With `logits_to_keep` only the last labels count, so that samples
+                padded on the left need logits for their answers alone.
         """
-        if kwargs.get("pixel_values_videos") is not None:
+        if pixel_values_videos is not None:
             if question_mask is None and input_ids is not None:
                 question_mask = default_question_mask(self.config, input_ids, attention_mask, labels)
             kwargs |= {"geometry": geometry, "question_mask": question_mask}
-        if labels is not None and kwargs.get("logits_to_keep"):
-            labels = labels[:, -kwargs["logits_to_keep"] :]
-        return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+        if labels is not None and logits_to_keep:
+            labels = labels[:, -logits_to_keep:]
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
+            image_grid_thw=image_grid_thw,
+            video_grid_thw=video_grid_thw,
+            cache_position=cache_position,
+            second_per_grid_ts=second_per_grid_ts,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
 
     def prepare_inputs_for_generation(
         self,

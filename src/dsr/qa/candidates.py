@@ -321,13 +321,14 @@ def _signatures(scene: Scene, index: int, drawn: Drawn, boxes: np.ndarray, qa: Q
     """[K] int64: form, kinds, duration class, who moves, and for directions where the boxes are."""
     form = FORMS[index]
     frames = drawn.frames
+    parts: list[tuple[np.ndarray, int]] = []
     if form.signal == "dir_pred":
-        duration = scene.timestamps[frames[:, 1]] - scene.timestamps[0]
+        # How long a clip runs before it stops says nothing about what follows.
         frames = frames[:, :2]
     else:
         duration = scene.timestamps[frames[:, -1]] - scene.timestamps[frames[:, 0]]
-    duration_class = np.floor(np.log(np.maximum(duration, 0.1)) / np.log(DURATION_FACTOR)).astype(int) + 5
-    parts = [(np.full(len(frames), index), len(FORMS)), (duration_class, 32)]
+        duration_class = np.floor(np.log(np.maximum(duration, 0.1)) / np.log(DURATION_FACTOR)).astype(int)
+        parts.append((duration_class + 5, 32))
     parts.append((np.where(drawn.viewer == _NONE, 0, 1 + (drawn.viewer > CAMERA)), 3))
     for target in drawn.targets.T[: form.num_targets]:
         parts.append((scene.kinds[target], 3))
@@ -341,7 +342,8 @@ def _signatures(scene: Scene, index: int, drawn: Drawn, boxes: np.ndarray, qa: Q
     code = np.zeros(len(frames), np.int64)
     for values, size in parts:
         code = code * size + np.clip(values, 0, size - 1)
-    return code
+    # Last, so that no two forms share a code, however many parts each has.
+    return code * len(FORMS) + index
 
 
 def _box_classes(boxes: np.ndarray) -> list[tuple[np.ndarray, int]]:

@@ -64,6 +64,10 @@ class Collator:
         if self.training:
             is_answer = _pad_left([p.answers for p in prompts], 0).bool()
             batch["labels"] = batch["input_ids"].masked_fill(~is_answer, IGNORED)
+            length = batch["input_ids"].shape[1]
+            batch["option_ends"] = torch.tensor(
+                [[length - len(p.input_ids) + e for e in p.option_ends] for p in prompts]
+            )
         seen = [(example, video) for example, video in zip(examples, videos, strict=True) if video is not None]
         if seen:
             batch |= self._vision(seen)

@@ -1,11 +1,14 @@
 """Which questions a run is given, in which order and form: a function of the seed alone, so that a run that was killed
-goes on exactly where it stopped.
+goes on exactly where it stopped. And the losses that a model from random initialisation needs.
 
-A model from random initialisation cannot read options; learning to match them is what holds everything up, not the
-geometry. Two aids, both made from the training rows alone and both off for a published backbone:
+Such a model cannot read options; learning to match them holds everything up, not the geometry. Three aids, made from
+the training rows alone, for the small preset; all are off for a published backbone, and nothing of them is left at
+evaluation:
 
 - Warm-up on text (`train.text_steps`): in the place of the video stands a noisy copy of the right option, and the
-  model learns to find it among the four. Nothing of this is left at evaluation.
+  model learns to find it among the four.
+- Option loss (`train.option_loss`): at the end of each option the model is asked whether this is the one. The logit of
+  the option's own letter there, compared over the four, should single out the right one.
 - State loss (`train.state_loss`): the language model's head, applied to the geometry tokens, should spell the right
   option. The tokens then stand where the copy stood in the warm-up, and say the same.
 """
@@ -14,9 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from dsr.model.chat import LETTERS
+from dsr.model.qwen2_5_vl_gsm import IGNORED
 from dsr.training.collate import right_option, text_length
 from dsr.training.records import Example
 
@@ -66,6 +73,30 @@ def with_hint(example: Example, rng: np.random.Generator) -> Example:
     words = right_option(example).split()
     noisy = [str(rng.choice(others)) if rng.random() < NOISE else word for word in words]
     return replace(example, hint=" " + " ".join(noisy))
+
+
+def option_loss(logits: Tensor, option_ends: Tensor, answers: Tensor, letters: Tensor) -> Tensor:
+    """Cross-entropy over the options of the logit of each option's letter at its end.
+
+    Args:
+        logits: [b, s, vocabulary].
+        option_ends: [b, 4] int64, place of each option's last token.
+        answers: [b] int64, token of the right letter.
+        letters: [4] int64, tokens of the letters.
+    """
+    rows = torch.arange(len(logits), device=logits.device)[:, None]
+    scores = logits[rows, option_ends, letters]  # [b, 4]
+    return F.cross_entropy(scores.float(), (answers[:, None] == letters).long().argmax(-1))
+
+
+def state_loss(logits: Tensor, state_labels: Tensor) -> Tensor:
+    """Cross-entropy of spelling the right option.
+
+    Args:
+        logits: [b, N, vocabulary] of the geometry tokens.
+        state_labels: [b, N] int64, IGNORED beyond the option's text.
+    """
+    return F.cross_entropy(logits.float().flatten(0, 1), state_labels.flatten(), ignore_index=IGNORED)
 
 
 def _order(examples: Sequence[Example], batch_size: int, batches: int, seed: list[int]) -> list[int]:

@@ -10,17 +10,17 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from dvclive import Live
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from dsr import console
@@ -33,7 +33,7 @@ from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGenerat
 from dsr.params import Params, Train
 from dsr.splits.split import read_questions
 from dsr.training.collate import Collator
-from dsr.training.curriculum import Curriculum
+from dsr.training.curriculum import Curriculum, option_loss, state_loss
 from dsr.training.records import ClipStore, Example, Missing, load_examples
 
 QUESTIONS = Path("data/qa/train.parquet")
@@ -52,6 +52,8 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         StageError: no questions, none that can be used, no backbone, a loss that is not a number.
     """
     started = time.monotonic()
+    # Checkpoints are told apart by their step then, which is as good.
+    warnings.filterwarnings("ignore", message="mtime may not be reliable")
     torch.set_num_threads(console.num_workers(workers))
     table = read_questions(root / QUESTIONS)
     texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
@@ -147,7 +149,7 @@ def make_trainer(
         report_to=[],
     )
     model.config.use_cache = False
-    return GSMTrainer(
+    trainer = GSMTrainer(
         train,
         model=model,
         args=arguments,
@@ -155,6 +157,8 @@ def make_trainer(
         data_collator=Collator(processor, model.config, store, training=True),
         callbacks=[ProgressCallback()],
     )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 class GSMTrainer(Trainer):
@@ -165,6 +169,7 @@ class GSMTrainer(Trainer):
         self.settings = train
         self._selected: Tensor | None = None
         self._right = self._asked = 0
+        self._letters = torch.tensor(self.model.config.letter_token_ids)
         gsm = getattr(self.model.model, "gsm", None)
         if gsm is not None and train.state_loss:
             gsm.register_forward_hook(self._keep_selected)
@@ -180,30 +185,32 @@ class GSMTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
-        """Loss on the answer, and the weighted state loss.
+        """Loss on the answer, and the weighted losses of the curriculum.
 
         Raises:
             StageError: no answer token in the batch, or a loss that is not finite.
         """
         step = self.state.global_step + 1
-        state_labels = inputs.pop("state_labels", None)
+        inputs = dict(inputs)
+        state_labels, option_ends = inputs.pop("state_labels", None), inputs.pop("option_ends", None)
         labels = inputs["labels"][:, -ANSWER_TOKENS:]
         if (labels == IGNORED).any() or (inputs["labels"] != IGNORED).sum() != labels.numel():
             raise StageError(f"train: step {step} has a sample without an answer; check the answers of {QUESTIONS}")
-        outputs = model(**inputs, logits_to_keep=ANSWER_TOKENS + 1, use_cache=False)
-        loss = outputs.loss
-        if state_labels is not None and self.settings.state_loss:
+        # The option loss reads logits all over the prompt; else those of the answer are enough.
+        keep = 0 if self.settings.option_loss else ANSWER_TOKENS + 1
+        outputs = model(**inputs, logits_to_keep=keep, use_cache=False)
+        loss, letters = outputs.loss, self._letters.to(labels.device)
+        if self.settings.option_loss:
+            loss = loss + self.settings.option_loss * option_loss(outputs.logits, option_ends, labels[:, 0], letters)
+        if self._selected is not None and state_labels is not None:
             spelled = self.accelerator.unwrap_model(model).lm_head(self._selected)
-            loss = loss + self.settings.state_loss * F.cross_entropy(
-                spelled.float().flatten(0, 1), state_labels.flatten(), ignore_index=IGNORED
-            )
+            loss = loss + self.settings.state_loss * state_loss(spelled, state_labels)
         if not torch.isfinite(loss):
             raise StageError(
                 f"train: the loss of step {step} is {loss.item()}; lower train.learning_rate or train.gsm_learning_rate"
             )
-        letters = outputs.logits[:, 0, self.model.config.letter_token_ids].argmax(-1)
-        right = torch.tensor(self.model.config.letter_token_ids, device=labels.device)[letters] == labels[:, 0]
-        self._right, self._asked = self._right + int(right.sum()), self._asked + len(right)
+        predicted = letters[outputs.logits[:, -ANSWER_TOKENS - 1, letters].argmax(-1)]
+        self._right, self._asked = self._right + int((predicted == labels[:, 0]).sum()), self._asked + len(labels)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -211,6 +218,12 @@ class GSMTrainer(Trainer):
             logs["accuracy"] = self._right / self._asked
             self._right = self._asked = 0
         super().log(logs, *args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        # The parent's takes the weights by the names in the file, which are the published ones and not the module's
+        # (transformers 4.57): it warns, and goes on with random weights.
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
@@ -313,7 +326,6 @@ class ProgressCallback(TrainerCallback):
 
     def __init__(self) -> None:
         self.bar: Iterator[int] = iter(())
-        self.began: Callable[[], float] = time.monotonic
         self.first_step = 0
         self.start = 0.0
 

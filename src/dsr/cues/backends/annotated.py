@@ -153,7 +153,7 @@ def _assemble(
         centers=np.array([s.centers for s in seen], np.float32).reshape(n, t, 3),
         center_uncertainty=np.where(visible, uncertainty, np.nan).astype(np.float32),
         orientations=orientations,
-        orientation_confidence=np.isfinite(orientations).all(axis=(2, 3)).astype(np.float32),
+        orientation_confidence=np.isfinite(orientations[..., 0, 0]).astype(np.float32),
         mask_rle=mask_rle,
         mask_offsets=mask_offsets,
     )

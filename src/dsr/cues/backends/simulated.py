@@ -36,8 +36,8 @@ from dsr.params import CueNoise, Cues
 VERSION = 1
 """Raise it when the same truth and parameters give other cues: every clip is then made again."""
 VISIBLE_FRACTION = 0.1
-FAR = 100.0
-"""Metres; trajectory-only worlds have no ground beyond it."""
+FAR = 60.0
+"""Metres; trajectory-only worlds have no ground beyond it, as rendered ones."""
 DEPTH_SHARES = {"clip": 0.2, "frame": 0.2, "track": 0.2, "jitter": 0.4}
 """Shares of the depth noise's variance."""
 GRAIN = 0.25
@@ -77,6 +77,8 @@ class Backend:
         if clip.truth is None:
             raise ClipFailure("no truth file")
         truth = read_truth(clip.truth)
+        if truth.rendered and (truth.depth is None or truth.instance is None):
+            raise ClipFailure(f"{clip.truth}: of a rendered clip, but without depth or instance")
         frames = cue_frames(truth.timestamps, clip, self.num_frames)
         rng = np.random.default_rng([self.seed, zlib.crc32(clip.clip_id.encode())])
         return cues_from_truth(truth, frames, self.point_map_size, self.noise, rng)
@@ -137,7 +139,7 @@ def cues_from_truth(
     is_agent = truth.is_agent[kept]
     oriented = visible & is_agent[:, None]
     axes = body_poses[..., :3, :3] @ rotations_from_vectors(errors.agent_turn[kept])
-    masks = _masks(truth, frames, kept, visible) if truth.rendered else no_masks(*visible.shape)
+    masks = _masks(truth, frames, kept, visible)
     return ClipCues(
         timestamps=truth.timestamps[frames],
         frame_index=frames,
@@ -219,7 +221,7 @@ def _surfaces(truth: Truth, frames: np.ndarray, grid: tuple[int, int]) -> tuple[
     size = (int(truth.size[0]), int(truth.size[1]))
     rows, columns = sampled_pixels(size, grid)
     rays = pixel_rays(truth.intrinsics, rows, columns)
-    if truth.rendered:
+    if truth.depth is not None and truth.instance is not None:
         at = np.ix_(frames, rows, columns)
         return truth.depth[at].astype(np.float64), truth.instance[at].astype(np.int64) - 1, rays
     x1, y1, x2, y2 = np.moveaxis(truth.boxes[frames], -1, 0)[..., None]
@@ -258,6 +260,8 @@ def _jitter_boxes(boxes: np.ndarray, errors: np.ndarray, size: np.ndarray) -> tu
 
 
 def _masks(truth: Truth, frames: np.ndarray, kept: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if truth.instance is None:
+        return no_masks(*visible.shape)
     bodies = np.flatnonzero(kept) + 1
     return encode_masks(truth.instance[frames][None] == bodies[:, None, None, None], visible)
 

@@ -1,0 +1,44 @@
+"""One training step of the small preset: forward, backward and update of 16 questions, with and without the GSM.
+
+`pytest benchmarks/test_training_step.py --benchmark-enable` compares the fusions in one run.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from dsr.params import GSM, Model, Train
+from dsr.training import train
+from dsr.training.collate import Collator
+from dsr.training.records import ClipStore, load_examples
+from tests.training.projects import make_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("project"), clips=16, rows=1, videos=0)
+
+
+@pytest.mark.parametrize("fusion", ["none", "add", "gsm"])
+def test_training_step(fusion: str, project: Path, benchmark: BenchmarkFixture) -> None:
+    torch.set_num_threads(1)
+    settings = Train(text_steps=0, steps=1)
+    table = train.read_questions(project / train.QUESTIONS)
+    model, processor = train.make_model(Model(), GSM(fusion=fusion), project, table["question"])
+    store = ClipStore(project, processor)
+    examples, _ = load_examples(table, store)
+    curriculum = train.make_curriculum(examples, settings)
+    trainer = train.make_trainer(model, processor, store, curriculum, settings, project / "models/checkpoints/x")
+    optimizer = trainer.create_optimizer()
+    batch = Collator(processor, model.config, store, training=True)(examples)
+
+    def step() -> None:
+        trainer.compute_loss(model, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    benchmark.extra_info["parameters"] = sum(p.numel() for p in model.parameters())
+    benchmark.extra_info["tokens"] = list(batch["input_ids"].shape)
+    benchmark.pedantic(step, rounds=5, iterations=1, warmup_rounds=1)

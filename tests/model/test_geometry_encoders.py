@@ -1,0 +1,167 @@
+"""3D tokens out of cues: hand-computed values, what may not matter, and what is not known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2_5_VLConfig
+
+from dsr.cues.schema import ClipCues
+from dsr.model.geometry_encoders import PADDING, Grid, PointMapEncoder, TrackEncoder, pad_arrays
+from tests.scenes import HEIGHT, WIDTH, heading, looking, make_cues
+
+T = 4
+GRID = Grid(frames=T, rows=2, columns=2)
+
+
+def encode(text: str) -> list[int]:
+    return [ord(character) for character in text.strip()]
+
+
+@pytest.fixture
+def cues() -> ClipCues:
+    """A camera that moves one length a frame along world y, a robot that stands 4 lengths ahead and faces world x, and
+    a ball 8 ahead."""
+    position = np.stack([np.zeros(T), np.arange(T, dtype=float), np.ones(T)], axis=-1)
+    ahead = position + np.array([0, 1, 0])
+    tracks = {
+        "robot": (np.tile([0.0, 4, 1], (T, 1)), heading(0.0, T)),
+        "ball": (np.tile([0.0, 8, 1], (T, 1)), None),
+    }
+    return make_cues(looking(position, ahead), tracks, seconds=3.0)
+
+
+def with_points(cues: ClipCues) -> ClipCues:
+    """A wall 10 ahead of the first camera: depth falls as the camera comes closer; one quarter was not seen."""
+    points = np.zeros((T, 4, 4, 3), np.float32)
+    points[..., 2] = (10 - np.arange(T))[:, None, None]
+    points[:, :2, :2] = np.nan
+    confidence = np.where(np.isnan(points[..., 0]), 0, 0.5).astype(np.float32)
+    return replace(cues, point_map=points, confidence=confidence)
+
+
+def test_point_map_tokens_of_a_wall(cues: ClipCues) -> None:
+    arrays = PointMapEncoder.extract(with_points(cues), GRID, encode)
+    values, cells = arrays["values"], arrays["cells"]
+    assert cells.tolist() == [[t, r, c] for t in range(2) for r in range(2) for c in range(2)]
+    scale = np.median([10, 9, 8, 7])
+    # Cell (1, 1, 1), its second frame is the last one: the wall is 7 ahead of the camera, which came 3 lengths.
+    second = values[7, 17:34] * scale
+    assert second[:3].tolist() == pytest.approx([0, 0, 10])
+    assert second[3:6].tolist() == pytest.approx([0, 0, 7])
+    assert values[7, 17 + 6 : 17 + 8].tolist() == pytest.approx([0.5, 1])
+    assert second[8:11].tolist() == pytest.approx([0, 0, 3])
+    assert values[7, 17 + 11 : 17 + 17].tolist() == pytest.approx([1, 0, 0, 0, 1, 0])
+    # The quarter that was not seen is zero, its validity too, but the camera is known.
+    assert values[0, :8].tolist() == [0] * 8
+    assert values[0, 11:17].tolist() == pytest.approx([1, 0, 0, 0, 1, 0])
+
+
+def test_track_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
+    arrays = TrackEncoder.extract(cues, GRID, encode)
+    values, cells, words = arrays["values"], arrays["cells"], arrays["words"]
+    assert values.shape == (6, 52)
+    scale = np.median([4, 3, 2, 1, 8, 7, 6, 5])
+    robot, ball, camera = values[1, 20:40], values[3, 20:40], values[5, 20:40]
+    # visible, agent, camera, orientation known; box centre; centre in the first and in the current camera's frame
+    assert robot[:4].tolist() == [1, 1, 0, 1]
+    assert robot[4:6].tolist() == pytest.approx([0.5, 0.5])
+    assert (robot[8:14] * scale).tolist() == pytest.approx([0, 0, 4, 0, 0, 1])
+    # It faces world x: right in the camera, and its left, world y, is the camera's forward.
+    assert robot[14:].tolist() == pytest.approx([1, 0, 0, 0, 0, 1], abs=1e-6)
+    assert ball[:4].tolist() == [1, 0, 0, 0]
+    assert ball[14:].tolist() == [0] * 6
+    assert camera[:8].tolist() == [1, 1, 1, 1, 0.5, 0.5, 1, 1]
+    assert (camera[8:14] * scale).tolist() == pytest.approx([0, 0, 3, 0, 0, 0])
+    assert camera[14:].tolist() == pytest.approx([0, 0, 1, -1, 0, 0])
+    assert cells.tolist() == [[t, 1, 1] for _ in range(3) for t in range(2)]
+    assert words[0].tolist() == [*encode("robot"), PADDING, PADDING, PADDING]
+    assert words[5].tolist() == [*encode("camera"), PADDING, PADDING]
+
+
+def test_time_is_told_in_seconds_of_the_clip(cues: ClipCues) -> None:
+    values = TrackEncoder.extract(cues, GRID, encode)["values"]
+    # Frames are one second apart; the second group's mean time is 2.5 s, and the first period is 2 s.
+    assert values[1, 40] == pytest.approx(np.sin(np.pi * 2.5), abs=1e-6)
+    assert values[1, 40 + 6 + 1] == pytest.approx(np.cos(2 * np.pi * 2.5 / 4), abs=1e-6)
+
+
+def test_a_thing_out_of_sight_has_no_token(cues: ClipCues) -> None:
+    visible = cues.visible.copy()
+    visible[0, 2:] = False
+    visible[1, 3] = False
+    hidden = ~visible[..., None]
+    cues = replace(
+        cues,
+        visible=visible,
+        boxes=np.where(hidden, np.nan, cues.boxes).astype(np.float32),
+        centers=np.where(hidden, np.nan, cues.centers).astype(np.float32),
+        center_uncertainty=np.where(hidden[..., 0], np.nan, cues.center_uncertainty).astype(np.float32),
+        orientations=np.where(hidden[..., None], np.nan, cues.orientations).astype(np.float32),
+        orientation_confidence=np.where(hidden[..., 0], 0, cues.orientation_confidence).astype(np.float32),
+    )
+    arrays = TrackEncoder.extract(cues, GRID, encode)
+    assert arrays["cells"][:, 0].tolist() == [0, 0, 1, 0, 1]
+    assert np.isfinite(arrays["values"]).all()
+    assert arrays["values"][2, 20:40].tolist() == [0] * 20
+
+
+@pytest.mark.parametrize("encoder", [PointMapEncoder, TrackEncoder])
+def test_only_the_shown_frames_are_read(encoder: type, cues: ClipCues) -> None:
+    cues = with_points(cues)
+    cut = replace(
+        cues,
+        point_map=np.where(np.arange(T)[:, None, None, None] < 2, cues.point_map, 77).astype(np.float32),
+        confidence=np.where(np.arange(T)[:, None, None] < 2, cues.confidence, 1).astype(np.float32),
+        centers=np.where(np.arange(T)[:, None] < 2, cues.centers, 77).astype(np.float32),
+    )
+    grid = Grid(frames=2, rows=2, columns=2)
+    for one, other in zip(
+        encoder.extract(cues, grid, encode).values(), encoder.extract(cut, grid, encode).values(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("encoder", [PointMapEncoder, TrackEncoder])
+def test_neither_scale_nor_world_frame_matters(encoder: type, cues: ClipCues) -> None:
+    cues = with_points(cues)
+    world = looking(np.array([3.0, -2, 5]), np.array([0.0, 1, 0]))
+    poses = cues.camera_poses.copy()
+    poses[:, :3, 3] *= 7
+    other = replace(
+        cues, camera_poses=world @ poses, point_map=cues.point_map * 7, centers=cues.centers * np.float32(7)
+    )
+    one, two = encoder.extract(cues, GRID, encode), encoder.extract(other, GRID, encode)
+    np.testing.assert_allclose(one["values"], two["values"], atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [3, 4])
+@pytest.mark.parametrize("size", [(0, 0), (4, 4), (5, 7)])
+def test_any_map_gives_numbers_for_any_grid(frames: int, size: tuple[int, int], cues: ClipCues) -> None:
+    """No point map at all, one of NaN, and a grid that is finer than the map."""
+    points = np.full((T, *size, 3), np.nan, np.float32)
+    if size == (5, 7):
+        points[:] = 1.0
+    confidence = np.isfinite(points[..., 0]).astype(np.float32)
+    empty = replace(cues, point_map=points, confidence=confidence)
+    arrays = PointMapEncoder.extract(empty, Grid(frames, 6, 9), encode)
+    assert arrays["values"].shape == (2 * 6 * 9, 46)
+    assert np.isfinite(arrays["values"]).all()
+
+
+def test_padding_is_zero_after_encoding(cues: ClipCues) -> None:
+    config = Qwen2_5_VLConfig(text_config={"hidden_size": 8, "vocab_size": 200}).text_config
+    one, two = (TrackEncoder.extract(cues, Grid(frames, 2, 2), encode) for frames in (2, 4))
+    batch = {p: pad_arrays([one[p], two[p]], 0 if p == "values" else PADDING) for p in one}
+    tokens = TrackEncoder(config)(batch, torch.nn.Embedding(200, 8))
+    assert tokens.mask.sum(1).tolist() == [3, 6]
+    assert (tokens.states[0, 3:] == 0).all()
+    assert (tokens.states[1] != 0).any(-1).all()
+
+
+def test_boxes_are_shares_of_the_picture(cues: ClipCues) -> None:
+    boxes = np.tile(np.array([0, 0, WIDTH / 4, HEIGHT / 2], np.float32), (2, T, 1))
+    values = TrackEncoder.extract(replace(cues, boxes=boxes), GRID, encode)
+    assert values["values"][0, 4:8].tolist() == pytest.approx([0.125, 0.25, 0.25, 0.5])
+    assert values["cells"][0].tolist() == [0, 0, 0]

@@ -1,0 +1,181 @@
+"""Batches: literal tokens, padding on the left, losses on the answer alone, and what the controls take away."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dsr.model import presets
+from dsr.model.chat import build_prompt, option_log_probs
+from dsr.params import GSM
+from dsr.training.collate import Collator, length_batches, text_length
+from dsr.training.curriculum import Curriculum, option_loss, permute_options, with_hint
+from dsr.training.records import ClipStore, Example, load_examples
+from tests.training.projects import FRAMES, make_project
+
+QUESTION = "Which way does the camera move between 0.0 s and 6.0 s?"
+OPTIONS = ("A. It moves left.", "B. It moves right.", "C. It moves up.", "D. It moves forward.")
+EXAMPLE = Example("q", "clip_0", QUESTION, OPTIONS, "B", "abs_dir", FRAMES)
+
+
+class World:
+    def __init__(self, root: Path) -> None:
+        self.project = make_project(root)
+        table = pd.read_parquet(self.project / "data/qa/train.parquet")
+        texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
+        torch.manual_seed(0)
+        self.model, self.processor = presets.tiny(GSM(num_tokens=4), texts, max_pixels=28 * 56)
+        self.model.eval()
+        self.store = ClipStore(self.project, self.processor)
+        self.examples, _ = load_examples(table, self.store)
+
+    def collator(self, **options: Any) -> Collator:
+        return Collator(self.processor, self.model.config, self.store, **options)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("project"))
+
+
+def text_of(world: World, ids: torch.Tensor) -> str:
+    return world.processor.tokenizer.decode(ids)
+
+
+def test_a_training_sample_in_words(world: World) -> None:
+    batch = world.collator(training=True)([EXAMPLE])
+    # 4 groups of 1 x 1 vision tokens, 4 geometry tokens
+    assert text_of(world, batch["input_ids"][0]) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+        + "<|video_pad|>" * 8
+        + f"<|vision_end|>{QUESTION}\nOptions:\n"
+        + "\n".join(OPTIONS)
+        + "\nAnswer with the letter.<|im_end|>\n<|im_start|>assistant\nB<|im_end|>"
+    )
+    labels = batch["labels"][0]
+    assert text_of(world, labels[labels != -100]) == "B<|im_end|>"
+    assert (labels[-2:] != -100).all()
+    asked = text_of(world, batch["input_ids"][0][batch["question_mask"][0]])
+    assert asked == (
+        f"system\nYou are a helpful assistant.\nuser\n{QUESTION}\nOptions:\n"
+        + "\n".join(OPTIONS)
+        + "\nAnswer with the letter."
+    )
+    spelled = batch["state_labels"][0]
+    assert text_of(world, spelled[spelled != -100]) == " It moves right."
+    ends = batch["option_ends"][0]
+    assert [text_of(world, batch["input_ids"][0][end - 1 : end + 1]) for end in ends] == [".\n"] * 4
+
+
+def test_pieces_are_tokenized_as_the_whole_text_is(world: World) -> None:
+    tokenizer = world.processor.tokenizer
+    ids = build_prompt(tokenizer, QUESTION, OPTIONS, video_tokens=3, answer="C").input_ids
+    assert tokenizer(tokenizer.decode(ids), add_special_tokens=False)["input_ids"] == ids
+
+
+def test_shorter_samples_are_padded_on_the_left(world: World) -> None:
+    longer = Example("p", "clip_1", f"{QUESTION} {QUESTION}", OPTIONS, "A", "abs_dir", 4)
+    batch = world.collator(training=True)([longer, EXAMPLE])
+    padding = int((batch["attention_mask"][1] == 0).sum())
+    assert padding > 0
+    assert (batch["input_ids"][1, :padding] == world.processor.tokenizer.pad_token_id).all()
+    assert batch["labels"][:, -2:].tolist() == [
+        [world.model.config.letter_token_ids[k], world.processor.tokenizer.eos_token_id] for k in (0, 1)
+    ]
+    assert not batch["question_mask"][1, :padding].any()
+    assert batch["video_grid_thw"].tolist() == [[2, 2, 2], [4, 2, 2]]
+    assert len(batch["pixel_values_videos"]) == 6 * 4
+    cells = batch["geometry"]["point_map"]["cells"]
+    assert cells[:, :, 0].tolist() == [[0, 1, -1, -1], [0, 1, 2, 3]]
+
+
+def test_evaluation_ends_where_the_answer_is_read(world: World) -> None:
+    batch = world.collator()([EXAMPLE])
+    assert text_of(world, batch["input_ids"][0]).endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert batch.keys().isdisjoint({"labels", "state_labels", "option_ends"})
+
+
+def test_log_probabilities_do_not_depend_on_the_batch(world: World) -> None:
+    together = option_log_probs(world.model, world.collator()(world.examples))
+    assert together.shape == (len(world.examples), 4)
+    alone = torch.cat([option_log_probs(world.model, world.collator()([example])) for example in world.examples])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    assert (together.exp().sum(-1) < 1).all()
+
+
+def test_blind_has_neither_video_nor_geometry(world: World) -> None:
+    batch = world.collator(control="blind")([EXAMPLE])
+    assert set(batch) == {"input_ids", "attention_mask", "question_mask"}
+    assert "vision" not in text_of(world, batch["input_ids"][0])
+    other = Example("q", "clip_1", QUESTION, OPTIONS, "B", "abs_dir", FRAMES)
+    assert torch.equal(
+        option_log_probs(world.model, batch), option_log_probs(world.model, world.collator(control="blind")([other]))
+    )
+
+
+def test_shuffled_geometry_is_the_donors_with_the_own_video(world: World) -> None:
+    donors = {"clip_0": "clip_1", "clip_1": "clip_0"}
+    shuffled = world.collator(control="shuffled_geometry", donors=donors)([EXAMPLE])
+    own, lent = (
+        world.collator()([Example("q", clip, QUESTION, OPTIONS, "B", "abs_dir", FRAMES)])
+        for clip in ("clip_0", "clip_1")
+    )
+    assert torch.equal(shuffled["pixel_values_videos"], own["pixel_values_videos"])
+    for name in ("point_map", "tracks"):
+        assert torch.equal(shuffled["geometry"][name]["values"], lent["geometry"][name]["values"])
+        assert not torch.equal(shuffled["geometry"][name]["values"], own["geometry"][name]["values"])
+    with pytest.raises(ValueError, match="needs donors"):
+        world.collator(control="shuffled_geometry")
+
+
+def test_moving_a_batch_moves_its_geometry(world: World) -> None:
+    moved = world.collator()([EXAMPLE]).to("meta")
+    assert {moved["input_ids"].device.type, moved["geometry"]["tracks"]["words"].device.type} == {"meta"}
+
+
+def test_length_batches_cover_every_index_once(world: World) -> None:
+    batches = list(length_batches(world.examples, 5))
+    assert sorted(index for rows in batches for index in rows) == list(range(len(world.examples)))
+    lengths = [text_length(world.examples[index]) for rows in batches for index in rows]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_curriculum_is_a_function_of_the_seed(world: World) -> None:
+    first, again, other = (Curriculum(world.examples, 4, 2, 3, True, seed) for seed in (1, 1, 2))
+    assert [first[i] for i in range(len(first))] == [again[i] for i in range(len(again))]
+    assert [first[i] for i in range(len(first))] != [other[i] for i in range(len(other))]
+    assert [bool(first[i].hint) for i in range(len(first))] == [True] * 8 + [False] * 12
+    used = [first[i].qa_id for i in range(8, 8 + len(world.examples))]
+    assert sorted(used) == sorted(example.qa_id for example in world.examples)
+    for i in range(len(first)):
+        question = next(e for e in world.examples if e.qa_id == first[i].qa_id)
+        right = [
+            option[3:] for example in (question, first[i]) for option in example.options if option[0] == example.answer
+        ]
+        assert right[0] == right[1]
+
+
+def test_options_in_another_order_keep_their_text() -> None:
+    moved = permute_options(EXAMPLE, np.array([3, 1, 0, 2]))
+    assert moved.options == ("A. It moves forward.", "B. It moves right.", "C. It moves left.", "D. It moves up.")
+    assert moved.answer == "B"
+    assert permute_options(EXAMPLE, np.array([1, 0, 2, 3])).answer == "A"
+
+
+def test_a_hint_is_mostly_the_right_option() -> None:
+    hints = [with_hint(EXAMPLE, np.random.default_rng(i)).hint.split() for i in range(400)]
+    kept = np.mean([[a == b for a, b in zip(hint, ["It", "moves", "right."], strict=True)] for hint in hints], axis=0)
+    # "right." is replaced in 15 % of the cases; the other words also by themselves.
+    assert kept[2] == pytest.approx(0.85, abs=0.05)
+    assert (kept[:2] > 0.85).all()
+
+
+def test_the_option_loss_by_hand() -> None:
+    logits = torch.zeros(1, 6, 9)
+    letters = torch.tensor([5, 6, 7, 8])
+    logits[0, [1, 2, 3, 4], letters] = torch.tensor([0.0, 3.0, 0.0, 0.0])
+    loss = option_loss(logits, torch.tensor([[1, 2, 3, 4]]), torch.tensor([6]), letters)
+    assert loss.item() == pytest.approx(float(np.log(1 + 3 * np.exp(-3))))

@@ -1,0 +1,249 @@
+"""The train stage: what it writes, that a killed run loses nothing, and what stops it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from dsr.console import StageError
+from dsr.files import write_parquet
+from dsr.model import load_model, presets
+from dsr.model.chat import option_log_probs
+from dsr.params import GSM, Params
+from dsr.training import train
+from dsr.training.collate import Collator
+from dsr.training.records import ClipStore, load_examples
+from tests.training.projects import SMALL, make_project
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_project(tmp_path_factory.mktemp("project"))
+    train.run(SMALL, root, workers=1)
+    return root
+
+
+def weights(root: Path) -> dict[str, torch.Tensor]:
+    return load_file(root / "models/gsm/model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_it_writes_a_model_that_answers_and_a_loss_curve(trained: Path) -> None:
+    model, processor = load_model(trained / "models/gsm", "cpu")
+    store = ClipStore(trained, processor)
+    examples, _ = load_examples(pd.read_parquet(trained / "data/qa/train.parquet"), store)
+    assert option_log_probs(model, Collator(processor, model.config, store)(examples)).shape == (12, 4)
+    summary = json.loads((trained / "models/gsm/training_summary.json").read_text())
+    assert {name: summary[name] for name in ("questions", "used", "missing", "clips", "blank_clips", "steps")} == {
+        "questions": 12,
+        "used": 12,
+        "missing": {},
+        "clips": 4,
+        "blank_clips": 2,
+        "steps": 6,
+    }
+    curve = pd.read_csv(trained / "metrics/train/plots/metrics/loss.tsv", sep="\t")
+    assert curve.columns.tolist() == ["step", "loss"]
+    assert curve["step"].tolist() == [2, 4, 6]
+    assert json.loads((trained / "metrics/train/metrics.json").read_text()).keys() == {
+        "step",
+        "loss",
+        "accuracy",
+        "learning_rate",
+    }
+    # Nothing is left of the run itself, and nothing was done beside it.
+    assert list((trained / "models").rglob("checkpoint-*")) == []
+    assert {path.name for path in trained.iterdir()} == {"data", "models", "metrics"}
+    assert {path.name for path in (trained / "models").iterdir()} <= {"gsm", "checkpoints"}
+
+
+def test_only_what_should_learn_has_changed(trained: Path) -> None:
+    texts = [
+        t
+        for row in pd.read_parquet(trained / "data/qa/train.parquet").itertuples()
+        for t in (row.question, *row.options)
+    ]
+    start = presets.make_model(SMALL.model, SMALL.gsm, trained, texts)[0].state_dict()
+    now = load_model(trained / "models/gsm", "cpu")[0].state_dict()
+    changed = {name for name in now if not torch.equal(now[name], start[name])}
+    frozen = {name for name in now if "visual" in name and "merger" not in name}
+    assert changed.isdisjoint(frozen)
+    assert any("language_model" in name for name in changed)
+    assert any("visual.merger" in name for name in changed)
+    assert any("gsm.selector" in name for name in changed)
+    assert any("geometry.tracks" in name for name in changed)
+    assert any("geometry.point_map" in name for name in changed)
+
+
+def test_the_same_seed_gives_the_same_weights(trained: Path, tmp_path: Path) -> None:
+    train.run(SMALL, make_project(tmp_path), workers=1)
+    assert_same_weights(trained, tmp_path)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dsr.training import train
+from tests.training.projects import SMALL
+
+class Kill(train.TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+make = train.make_trainer
+train.make_trainer = lambda *a, **k: (lambda t: (t.add_callback(Kill()), t)[1])(make(*a, **k))
+train.run(SMALL, Path(sys.argv[1]), workers=1)
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(trained: Path, tmp_path: Path) -> None:
+    make_project(tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "models/gsm").exists()
+    checkpoints = sorted((tmp_path / "models/checkpoints").glob("*/checkpoint-*"))
+    assert [path.name for path in checkpoints] == ["checkpoint-2", "checkpoint-4"]
+    # As if the kill had come while the second one was being written.
+    (checkpoints[1] / train.COMPLETE).unlink()
+    (checkpoints[1] / "optimizer.pt").write_bytes(b"half")
+    train.run(SMALL, tmp_path, workers=1)
+    assert_same_weights(trained, tmp_path)
+    curve = Path("metrics/train/plots/metrics/loss.tsv")
+    assert (tmp_path / curve).read_text() == (trained / curve).read_text()
+    assert list((tmp_path / "models/checkpoints").iterdir()) == []
+
+
+def test_the_key_holds_what_a_run_depends_on(trained: Path, tmp_path: Path) -> None:
+    key = train.run_key(SMALL, make_project(tmp_path))
+    assert key == train.run_key(SMALL, trained)
+    assert key != train.run_key(replace(SMALL, gsm=replace(SMALL.gsm, num_tokens=5)), trained)
+    assert key != train.run_key(replace(SMALL, train=replace(SMALL.train, seed=2)), trained)
+    assert key == train.run_key(replace(SMALL, evaluate=replace(SMALL.evaluate, seed=2)), trained)
+    table = pd.read_parquet(tmp_path / "data/qa/train.parquet")
+    write_parquet(tmp_path / "data/qa/train.parquet", table.iloc[:-1])
+    assert key != train.run_key(SMALL, tmp_path)
+
+
+def small_trainer(root: Path, params: Params = SMALL) -> tuple[train.GSMTrainer, Any]:
+    table = pd.read_parquet(root / "data/qa/train.parquet")
+    texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
+    model, processor = presets.make_model(params.model, params.gsm, root, texts)
+    store = ClipStore(root, processor)
+    curriculum = train.make_curriculum(load_examples(table, store)[0], params.train)
+    trainer = train.make_trainer(model, processor, store, curriculum, params.train, root / "models/checkpoints/x")
+    return trainer, trainer.data_collator([curriculum[i] for i in range(len(curriculum) - 4, len(curriculum))])
+
+
+def test_parameter_groups_hold_every_trained_parameter_once(trained: Path) -> None:
+    trainer, _ = small_trainer(trained)
+    groups = {group["name"]: group for group in train.parameter_groups(trainer.model, SMALL.train)}
+    names = [name for group in groups.values() for name, _ in group["params"]]
+    assert sorted(names) == sorted(name for name, p in trainer.model.named_parameters() if p.requires_grad)
+    assert {group["lr"] for name, group in groups.items() if name.startswith("merger")} == {
+        SMALL.train.gsm_learning_rate
+    }
+    assert {group["lr"] for name, group in groups.items() if name.startswith("language")} == {SMALL.train.learning_rate}
+    plain = [name for group in groups.values() if group["weight_decay"] == 0 for name, _ in group["params"]]
+    assert "model.gsm.queries" in plain
+    assert all(name.endswith(("bias", "queries")) or "norm" in name or "ln_q" in name for name in plain)
+
+
+def test_a_batch_without_answers_and_a_loss_that_is_no_number_stop_the_run(trained: Path) -> None:
+    trainer, batch = small_trainer(trained)
+    with pytest.raises(StageError, match="step 1 has a sample without an answer"):
+        trainer.compute_loss(trainer.model, batch | {"labels": torch.full_like(batch["labels"], -100)})
+    trainer.compute_loss(trainer.model, batch)
+    with torch.no_grad():
+        trainer.model.model.gsm.queries.fill_(float("nan"))
+    with pytest.raises(StageError, match="the loss of step 1 is nan; lower"):
+        trainer.compute_loss(trainer.model, batch)
+
+
+def test_without_the_aids_the_loss_is_the_answers_alone(trained: Path) -> None:
+    bare = replace(SMALL, train=replace(SMALL.train, option_loss=0.0, state_loss=0.0))
+    trainer, batch = small_trainer(trained, bare)
+    inputs = {name: value for name, value in batch.items() if name not in ("option_ends", "state_labels")}
+    expected = trainer.model(**inputs).loss
+    torch.testing.assert_close(trainer.compute_loss(trainer.model, batch), expected)
+
+
+@pytest.mark.parametrize("fusion", ["none", "add"])
+def test_other_fusions_train_too(fusion: Any, tmp_path: Path) -> None:
+    params = replace(SMALL, gsm=GSM(fusion=fusion), train=replace(SMALL.train, steps=2, text_steps=0))
+    train.run(params, make_project(tmp_path, rows=1, videos=0), workers=1)
+    assert load_model(tmp_path / "models/gsm", "cpu")[0].config.gsm["fusion"] == fusion
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_project(tmp_path, rows=1, videos=0)
+    (root / "data/cues/clip_1.npz").unlink()
+    train.run(replace(SMALL, train=replace(SMALL.train, steps=1, text_steps=0)), root, workers=1)
+    summary = json.loads((root / "models/gsm/training_summary.json").read_text())
+    assert (summary["questions"], summary["used"]) == (4, 3)
+    assert list(summary["missing"].values()) == [1]
+    error = capsys.readouterr().err
+    assert "1 questions left out: no cues" in error
+    assert "(q1_0)" in error
+
+
+def test_no_usable_question_stops_the_stage_with_the_reason(tmp_path: Path) -> None:
+    root = make_project(tmp_path, clips=2, rows=1, videos=0)
+    for path in (root / "data/cues").glob("*.npz"):
+        path.unlink()
+    with pytest.raises(StageError, match=r"none of its 2 questions can be used: no cues.*\(1\)"):
+        train.run(SMALL, root, workers=1)
+
+
+def test_a_missing_backbone_says_where_it_is_published(tmp_path: Path) -> None:
+    root = make_project(tmp_path, clips=2, rows=1, videos=0)
+    name = "models/weights/Qwen2.5-VL-7B-Instruct"
+    params = replace(SMALL, model=replace(SMALL.model, backbone=name))
+    started = time.monotonic()
+    with pytest.raises(
+        StageError, match=r"no config.json in .*huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct.*hf download"
+    ):
+        train.run(params, root, workers=1)
+    assert time.monotonic() - started < 5
+
+
+def test_a_published_folder_is_a_backbone(trained: Path, tmp_path: Path) -> None:
+    """A plain Qwen2.5-VL in the published layout of files and names; only what geometry needs is new."""
+    source, processor = presets.tiny(GSM(fusion="none"), ["Which way?"], 28 * 28)
+    folder = tmp_path / "Qwen2.5-VL-7B-Instruct"
+    plain = Qwen2_5_VLConfig(**{k: v for k, v in source.config.to_dict().items() if k not in ("gsm", "model_type")})
+    published = Qwen2_5_VLForConditionalGeneration(plain)
+    published.load_state_dict(source.state_dict())
+    published.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "qwen2_5_vl"
+    torch.manual_seed(5)
+    model, _ = presets.backbone(folder, GSM(num_tokens=4), 28 * 56, torch.float32)
+    state, known = model.state_dict(), source.state_dict()
+    assert all(torch.equal(state[name], known[name]) for name in known)
+    new = {name for name in state if name not in known}
+    assert {name.split(".")[1] for name in new} == {"gsm", "geometry"}
+    assert state["model.gsm.queries"].std().item() == pytest.approx(1, abs=0.15)
+    assert all(torch.isfinite(state[name]).all() for name in new)
+    torch.manual_seed(5)
+    again = presets.backbone(folder, GSM(num_tokens=4), 28 * 56, torch.float32)[0].state_dict()
+    assert all(torch.equal(state[name], again[name]) for name in state)
