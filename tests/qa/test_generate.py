@@ -288,7 +288,7 @@ def test_a_bad_clip_is_named_and_the_others_go_on(copy: Path, pool: pd.DataFrame
 
 @pytest.mark.parametrize("most", [8, 60])
 def test_max_questions_is_the_most(few: Path, most: int) -> None:
-    """FAILS for small numbers while every block rounds its share up for itself."""
+    """Small numbers too: blocks share whole quartets, they do not each round up."""
     run(Params(qa=dataclasses.replace(QA_SMALL, num_blocks=4, max_questions=most)), few, workers=1)
     limited = pd.read_parquet(few / "data/qa/pool.parquet")
     assert len(limited) <= most

@@ -197,7 +197,7 @@ def test_a_clip_at_its_cap_is_counted_as_such() -> None:
 
 
 def test_an_answer_whose_clip_was_used_up_by_the_same_quartet_is_still_there_for_others() -> None:
-    """FAILS while `_match_group` empties the class of an answer that lost its clip's allowance to its own quartet.
+    """A quartet that cannot be completed uses up nobody's allowance.
 
     Clip 0 may give one question; it has a (twice) and b. Tried first: a, b, up, down, which takes two of clip 0. What
     remains possible is b, forward, up, down; a is too near to forward (distance 1).

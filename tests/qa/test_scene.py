@@ -119,10 +119,7 @@ def test_the_margin_and_the_uncertainty_multiply_the_noise() -> None:
 
 
 def test_the_noise_has_no_side() -> None:
-    """FAILS while the slow noise has a direction: sign(phase - pi) folds the phases onto one half circle.
-
-    Then every member drifts away from the camera first, by half the stated deviation on average, and a label that
-    drift towards the camera would turn is called stable.
+    """Members drift towards the camera as often as away from it: else a label that one side would turn is kept.
     """
     mean = depths_of_a_standing_ball(0.02, MANY).mean(axis=1)
     # The mean of 3,000 members scatters by 0.02 / sqrt(3000) = 0.00037.

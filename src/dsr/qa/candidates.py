@@ -21,7 +21,7 @@ from dsr.qa.answers import (
     run_lengths,
 )
 from dsr.qa.free_form import FAMILIES, Family, Moments
-from dsr.qa.scene import CAMERA, OBJECT, Scene
+from dsr.qa.scene import AGENT, CAMERA, OBJECT, Scene
 from dsr.qa.templates import FORMS as TEMPLATES
 from dsr.qa.templates import TYPES, Form, answer_text, encode_states, num_axes
 
@@ -97,6 +97,11 @@ class Members:
     def __init__(self, scene: Scene, members: slice) -> None:
         self.positions = np.ascontiguousarray(scene.positions[..., members])
         self.axes = np.ascontiguousarray(scene.axes[..., members])
+        agents = self.axes[(scene.kinds == AGENT)[:, None] & scene.oriented][..., :, 2, :]
+        total = agents.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            self.up = total / length(total)
+        """[3, S] mean up of the agents; NaN without any."""
 
 
 def _draw(scene: Scene, form: Form, qa: QA, rng: np.random.Generator, counts: Counter[str]) -> Drawn | None:
@@ -198,7 +203,7 @@ def _evaluate(
         signal, states, valid = signal_states(scene, form, drawn, qa, ensemble)
         exists = valid[:, 0]
         agree = (states == states[..., :1]).all(axis=(1, 2, 3)) & valid.all(axis=1)
-        counts["below a floor"] += int((~exists).sum())
+        counts["no clear answer" if isinstance(form, Family) else "below a floor"] += int((~exists).sum())
         counts["label not stable"] += int((exists & ~agree).sum())
         drawn, signal, states = drawn.take(agree), signal[agree], states[agree]
     states = states[..., 0]
@@ -287,7 +292,8 @@ def _family_states(
         facing=members.axes[drawn.targets[:, [0]], frames][..., :, 0, :],
         viewer=members.positions[drawn.viewer[:, None], frames] if has_viewer else np.full_like(targets[0], np.nan),
         axes=members.axes[drawn.viewer[:, None], frames] if form.needs_axes else np.zeros(0),
-        up=members.axes[CAMERA, 0, :, 2],
+        own_up=members.axes[drawn.targets[:, [0]], frames[:, :1]][..., :, 2, :],
+        up=members.up,
         seconds=scene.timestamps[frames],
     )
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -370,7 +376,7 @@ def describe_answer(form: Form, code: int) -> tuple[str, str]:
     if isinstance(form, Family):
         return form.answers[code], str(code)
     answer = decode_run_lengths(code, num_axes(form.signal))
-    return answer_text(form.signal, answer), encode_states(answer)
+    return answer_text(form.vocabulary, answer), encode_states(answer)
 
 
 def _diverse(found: Candidates, keep: int, rng: np.random.Generator, counts: Counter[str]) -> np.ndarray:

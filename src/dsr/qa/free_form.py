@@ -35,8 +35,10 @@ class Moments:
     """[K, M, 3, S] positions; NaN without a viewer."""
     axes: np.ndarray
     """[K, M, 3, 3, S] world-from-viewpoint rotations of the viewer; NaN without one."""
+    own_up: np.ndarray
+    """[K, 1, 3, S] up for the first target at the first moment; NaN for an object."""
     up: np.ndarray
-    """[3, S] up, as the camera was held in the first frame."""
+    """[3, S] up for the clip's agents on the whole; NaN without any."""
     seconds: np.ndarray
     """[K, M]."""
 
@@ -152,7 +154,10 @@ def when_fastest(moments: Moments, qa: QA) -> np.ndarray:
 
 
 def path_shape(moments: Moments, qa: QA) -> np.ndarray:
-    """Shape of a target's path seen from above: straight, bends left, bends right, comes back."""
+    """Shape of a target's path seen from above: straight, bends left, bends right, comes back.
+
+    What is above is told by the agents, who mostly stand upright; a camera may look steeply down.
+    """
     steps = np.diff(moments.targets[0][:, ::2], axis=1)
     flat = steps - (steps * moments.up).sum(axis=2, keepdims=True) * moments.up
     covered = length(flat)
@@ -175,7 +180,7 @@ def path_shape(moments: Moments, qa: QA) -> np.ndarray:
 
 def turn_of_heading(moments: Moments, qa: QA) -> np.ndarray:
     """How far an agent has turned on the whole: hardly, a quarter left, a quarter right, half round."""
-    turn = _signed_angles(moments.facing[:, :-1], moments.facing[:, 1:], moments.up).sum(axis=1)
+    turn = _signed_angles(moments.facing[:, :-1], moments.facing[:, 1:], moments.own_up).sum(axis=1)
     degrees = np.rad2deg(turn)
     return np.select(
         [

@@ -19,6 +19,7 @@ import pandas as pd
 
 from dsr.console import StageError, num_workers, summary, track
 from dsr.cues.schema import CuesError, read_cues
+from dsr.cues.store import FOLDER, cue_path
 from dsr.files import write_json, write_parquet
 from dsr.params import QA, Params
 from dsr.qa.blocks import assign_blocks
@@ -61,6 +62,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     blocks = assign_blocks(list(clips.source_video), params.qa.num_blocks, params.qa.seed)
     clips["block"] = clips.source_video.map(blocks)
     clips = clips.sort_values(["block", "clip_id"], ignore_index=True)
+    allowed = _quartets_a_block(clips.block.value_counts().sort_index(), params.qa.max_questions)
     counts, problems = Counter[str](), {}
     tables = []
     with _clip_mapper(num_workers(workers)) as mapper:
@@ -72,8 +74,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
                 counts.update(clip.counts)
                 if clip.problem:
                     problems[clip.clip_id] = clip.problem
-            share = len(members) / len(clips)
-            tables.append(_block_rows(int(block), offered, members, params.qa, share, counts))
+            tables.append(_block_rows(int(block), offered, members, params.qa, allowed[int(block)], counts))
         next(progress, None)
     pool = pd.concat(tables, ignore_index=True)
     if pool.empty:
@@ -88,17 +89,26 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
 
 
 def _read_clips(root: Path) -> pd.DataFrame:
-    """The kept clips that have cues: clip_id, source_video, category."""
+    """The kept clips: clip_id, source_video, category."""
     path = root / "data/clips/curated.parquet"
     if not path.exists():
         raise StageError(f"{path} does not exist: run `dsr curate` and `dsr cues` first, or `dvc repro`")
     table = pd.read_parquet(path)
-    kept = table[table.status == "kept"]
-    have_cues = [(root / "data/cues" / f"{clip_id}.npz").exists() for clip_id in kept.clip_id]
-    clips = kept.loc[have_cues, ["clip_id", "source_video", "category"]].copy()
-    if clips.empty:
+    clips = table.loc[table.status == "kept", ["clip_id", "source_video", "category"]].copy()
+    if not any(cue_path(root / FOLDER, clip_id).exists() for clip_id in clips.clip_id):
         raise StageError(f"no clip of {path} has cues under data/cues/: see data/cues/manifest.json")
     return clips
+
+
+def _quartets_a_block(clips_in: pd.Series, max_questions: int | None) -> dict[int, int | None]:
+    """Most quartets of each block, in proportion to its clips; whole ones, by largest remainder."""
+    if max_questions is None:
+        return dict.fromkeys(clips_in.index)
+    exact = max_questions // QUARTET * clips_in / clips_in.sum()
+    quartets = exact.astype(int)
+    left = max_questions // QUARTET - int(quartets.sum())
+    quartets[(quartets - exact).sort_values(kind="stable").index[:left]] += 1
+    return quartets.to_dict()
 
 
 @contextmanager
@@ -120,7 +130,7 @@ def _questions_of_clips(
 
 
 def _clip_task(root: Path, clip_ids: list[str], qa: QA) -> list[ClipQuestions]:
-    return [clip_questions(root / "data/cues" / f"{clip_id}.npz", qa) for clip_id in clip_ids]
+    return [clip_questions(cue_path(root / FOLDER, clip_id), qa) for clip_id in clip_ids]
 
 
 def clip_questions(path: Path, qa: QA) -> ClipQuestions:
@@ -130,7 +140,8 @@ def clip_questions(path: Path, qa: QA) -> ClipQuestions:
     try:
         cues = read_cues(path, skip=_NOT_NEEDED)
     except CuesError as error:
-        return ClipQuestions(clip_id, None, Counter(), [], np.zeros(0), np.zeros(0), (0, 0), str(error))
+        problem = str(error).replace(str(path), path.name) if path.exists() else "no cues: see data/cues/manifest.json"
+        return ClipQuestions(clip_id, None, Counter(), [], np.zeros(0), np.zeros(0), (0, 0), problem)
     size = (int(cues.meta["width"]), int(cues.meta["height"]))
     scene = build_scene(cues, qa.ensemble, rng)
     if scene is None:
@@ -146,7 +157,7 @@ def _block_rows(
     offered: list[ClipQuestions],
     members: pd.DataFrame,
     qa: QA,
-    share: float,
+    allowed: int | None,
     counts: Counter[str],
 ) -> pd.DataFrame:
     """Match a block's candidates and write its rows."""
@@ -160,8 +171,7 @@ def _block_rows(
     counts["no partners for a quartet"] += matching.no_partners
     counts["clip has enough questions"] += matching.capped
     quartets = matching.quartets
-    if qa.max_questions is not None:
-        allowed = max(1, round(qa.max_questions * share / QUARTET))
+    if allowed is not None:
         kept = _spread_over_types(FORM_TYPES[candidates.form[quartets[:, 0]]], allowed)
         counts["over qa.max_questions"] += QUARTET * (len(quartets) - len(kept))
         quartets = quartets[kept]

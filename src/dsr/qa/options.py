@@ -80,7 +80,8 @@ class _Caps:
         self.per_clip = np.full(int(clip.max(initial=-1)) + 1, qa.max_per_clip)
         self.per_type = np.full((len(self.per_clip), int(kind.max(initial=-1)) + 1), qa.max_per_clip_type)
 
-    def full(self, index: np.ndarray) -> np.ndarray:
+    def full(self, index: np.ndarray | int) -> np.ndarray:
+        """Whether the clips of candidates may give no more of their type."""
         clip = self.clip[index]
         return (self.per_clip[clip] <= 0) | (self.per_type[clip, self.kind[index]] <= 0)
 
@@ -122,16 +123,22 @@ def _match_group(
         for answer in classes:
             index = caps.pop(members[answer])
             if index is None:
-                # Every clip that gives this answer is full.
-                members[answer] = []
                 break
             quartet.append(index)
         if len(quartet) == QUARTET:
             yield quartet
-        else:
-            for answer, index in zip(classes, quartet, strict=False):
-                caps.give_back(index)
-                members[answer].append(index)
+            continue
+        for answer, index in zip(classes, quartet, strict=False):
+            caps.give_back(index)
+            members[answer].append(index)
+        stuck = classes[len(quartet)]
+        members[stuck] = [m for m in members[stuck] if not caps.full(m)]
+        # What is left was full only by this quartet's own members: one of those goes, for another quartet to form.
+        shared = set(caps.clip[members[stuck]])
+        for answer, index in zip(classes, quartet, strict=False):
+            if caps.clip[index] in shared:
+                members[answer].remove(index)
+                break
 
 
 def _apart(form: Form, answers: np.ndarray, qa: QA) -> np.ndarray:

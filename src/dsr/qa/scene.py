@@ -139,7 +139,6 @@ def _slow_noise(shape: tuple[int, int, int], members: int, rng: np.random.Genera
     n, t, c = shape
     phase = rng.uniform(0, 2 * np.pi, (n, 1, c, members))
     cycles = rng.uniform(0.2, 1.5, (n, 1, c, members))
-    amplitude = np.sqrt(2.0) * np.sign(phase - np.pi)
-    noise = amplitude * np.cos(2 * np.pi * cycles * np.arange(t)[None, :, None, None] / t + phase)
+    noise = np.sqrt(2.0) * np.cos(2 * np.pi * cycles * np.arange(t)[None, :, None, None] / t + phase)
     noise[..., 0] = 0
     return noise

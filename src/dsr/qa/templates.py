@@ -70,6 +70,11 @@ class Form:
         return 1 if self.signal == "dir_pred" else 0
 
     @property
+    def vocabulary(self) -> str:
+        """Which words an answer is told in."""
+        return "dir_between" if self.signal == "dir" and self.num_targets == 2 else self.signal
+
+    @property
     def needs_axes(self) -> bool:
         """Whether the viewer's axes enter, or only its position."""
         return self.signal in ("dir", "ori", "dir_pred")
@@ -252,6 +257,8 @@ FORMS = (
 _INTERVALS = ("between {start:.1f} s and {end:.1f} s", "from {start:.1f} s to {end:.1f} s")
 _THEN = ", then "
 _DIRECTIONS = (("in front", "behind"), ("left", "right"), ("above", "below"))
+_BETWEEN = (("farther ahead", "nearer"), ("left", "right"), ("above", "below"))
+"""From one target to another: what lies behind the first, as the viewer says, is farther ahead."""
 _WAYS = (("forward", "backward"), ("left", "right"), ("up", "down"))
 _SCALARS: dict[str, dict[int, str]] = {
     "dis": {1: "grows", 0: "stays about the same", -1: "shrinks"},
@@ -263,6 +270,7 @@ _OPENINGS = {
     "spd": "It ",
     "spd_comp": "It is ",
     "dir": "It is ",
+    "dir_between": "It is ",
     "ori": "It faces ",
     "dir_pred": "It moves ",
 }
@@ -288,30 +296,31 @@ def _axes_phrases(words: tuple[tuple[str, str], ...]) -> dict[tuple[int, ...], s
 _PHRASES: dict[str, dict[tuple[int, ...], str]] = {
     **{signal: {(state,): phrase for state, phrase in words.items()} for signal, words in _SCALARS.items()},
     "dir": _axes_phrases(_DIRECTIONS),
+    "dir_between": _axes_phrases(_BETWEEN),
     "ori": _axes_phrases(_WAYS),
     "dir_pred": _axes_phrases(_WAYS),
 }
 _STATES = {signal: {phrase: state for state, phrase in phrases.items()} for signal, phrases in _PHRASES.items()}
 
 
-def answer_text(signal: str, answer: Answer) -> str:
+def answer_text(vocabulary: str, answer: Answer) -> str:
     """An answer as a sentence, such as "It grows, then shrinks."; `parse_answer` reads it back."""
-    return _OPENINGS[signal] + _THEN.join(_PHRASES[signal][state] for state in answer) + "."
+    return _OPENINGS[vocabulary] + _THEN.join(_PHRASES[vocabulary][state] for state in answer) + "."
 
 
-def parse_answer(signal: str, text: str) -> Answer:
+def parse_answer(vocabulary: str, text: str) -> Answer:
     """The states that an answer's sentence tells.
 
     Raises:
         ValueError: not a sentence of `answer_text`.
     """
-    opening = _OPENINGS[signal]
+    opening = _OPENINGS[vocabulary]
     if not (text.startswith(opening) and text.endswith(".")):
-        raise ValueError(f"not an answer about {signal}: {text!r}")
+        raise ValueError(f"not an answer about {vocabulary}: {text!r}")
     try:
-        return tuple(_STATES[signal][phrase] for phrase in text[len(opening) : -1].split(_THEN))
+        return tuple(_STATES[vocabulary][phrase] for phrase in text[len(opening) : -1].split(_THEN))
     except KeyError as error:
-        raise ValueError(f"not an answer about {signal}: {text!r} ({error} is no state)") from None
+        raise ValueError(f"not an answer about {vocabulary}: {text!r} ({error} is no state)") from None
 
 
 def encode_states(answer: Answer) -> str:

@@ -40,6 +40,8 @@ class Kind:
     is_agent: bool = False
     colours: tuple[str, ...] = ()
     """Colours it may be painted in; its label says which."""
+    joints: tuple[tuple[str, float], ...] = ()
+    """Ends of joint names, and the angle in radians at which those joints are held."""
     speed: tuple[float, float] = (0.0, 0.0)
     """Slow and fast, metres a second."""
 
@@ -107,11 +109,12 @@ AGENTS = (
     Kind(
         "robot dog",
         "a1/a1.urdf",
-        (-0.23, -0.15, -0.42),
-        (0.28, 0.15, 0.058),
+        (-0.329, -0.152, -0.323),
+        (0.281, 0.152, 0.056),
         0.8,
         _DRIVES,
         is_agent=True,
+        joints=(("upper_joint", 0.7), ("lower_joint", -1.4)),
         speed=(1.5, 4.0),
     ),
     Kind(

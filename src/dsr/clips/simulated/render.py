@@ -21,6 +21,7 @@ from dsr.files import whole_file
 
 NEAR, FAR = 0.1, 60.0
 _GROUND_COLOURS = ((1.0, 1.0, 1.0, 1.0), (0.8, 0.9, 0.75, 1.0), (0.9, 0.82, 0.72, 1.0), (0.75, 0.8, 0.9, 1.0))
+_SKY_COLOURS = ((178, 208, 235), (222, 226, 230), (240, 214, 190), (96, 108, 130))
 _OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -66,6 +67,7 @@ class Studio:
         ground = self._client.loadURDF("plane.urdf", useFixedBase=True)
         colour = _GROUND_COLOURS[int(rng.integers(len(_GROUND_COLOURS)))]
         self._client.changeVisualShape(ground, -1, rgbaColor=colour)
+        self._sky = _SKY_COLOURS[int(rng.integers(len(_SKY_COLOURS)))]
         angle = rng.uniform(0, 2 * np.pi)
         self._light = [float(np.cos(angle)), float(np.sin(angle)), float(rng.uniform(1.0, 2.0))]
         self._bodies = [_load(self._client, *cast) for cast in zip(world.kinds, world.colours, strict=True)]
@@ -85,7 +87,7 @@ class Studio:
         for frame in range(len(self._truth.timestamps)):
             for body, (position, quaternion) in zip(self._bodies, self._asset_poses, strict=True):
                 self._client.resetBasePositionAndOrientation(body, position[frame], quaternion[frame])
-            image, depth, segments = self._draw(self._client, frame, whole, shadow=True)
+            image, depth, segments = self._draw(self._client, frame, whole)
             instance = np.zeros(segments.shape, np.uint8)
             for number, body in enumerate(self._bodies):
                 instance[segments == body] = number + 1
@@ -93,7 +95,7 @@ class Studio:
             yield Frame(image, depth, instance, np.array(unoccluded))
 
     def _draw(
-        self, client: BulletClient, frame: int, window: tuple[int, int, int, int], *, shadow: bool
+        self, client: BulletClient, frame: int, window: tuple[int, int, int, int]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image, depth and PyBullet's body ids (-1: none) of a window (left, top, width, height) of a frame."""
         view = _OPENGL_FROM_OPENCV @ np.linalg.inv(self._truth.camera_poses[frame])
@@ -102,14 +104,17 @@ class Studio:
             view.T.ravel().tolist(),
             self._projection(window).T.ravel().tolist(),
             lightDirection=self._light,
-            shadow=int(shadow),
+            # The CPU renderer's shadow pass doubles the time, and on this ground it draws no shadows.
+            shadow=0,
             renderer=pybullet.ER_TINY_RENDERER,
         )
         shape = window[3], window[2]
         segments = np.asarray(segments).reshape(shape)
         depth = FAR * NEAR / (FAR - (FAR - NEAR) * np.asarray(buffer, np.float64).reshape(shape))
         depth[segments < 0] = np.nan
-        return np.asarray(image, np.uint8).reshape(*shape, 4)[..., :3], depth.astype(np.float32), segments
+        image = np.array(image, np.uint8).reshape(*shape, 4)[..., :3]
+        image[segments < 0] = self._sky
+        return image, depth.astype(np.float32), segments
 
     def _unoccluded(self, frame: int, number: int, depth: np.ndarray, instance: np.ndarray) -> int:
         """Pixels that a body would cover if it were alone; 0 where nothing of it is seen.
@@ -131,7 +136,7 @@ class Studio:
         client, body = self._alone[number]
         position, quaternion = self._asset_poses[number]
         client.resetBasePositionAndOrientation(body, position[frame], quaternion[frame])
-        return int((self._draw(client, frame, window, shadow=False)[2] == body).sum())
+        return int((self._draw(client, frame, window)[2] == body).sum())
 
     def _window(self, box: np.ndarray) -> tuple[int, int, int, int]:
         """Left, top, width, height in whole pixels of a box and a margin; the whole image where there is no box."""
@@ -183,6 +188,11 @@ def _load(client: BulletClient, kind: Kind, colour: str) -> int:
         body: int = client.loadURDF(kind.asset, useFixedBase=True, globalScaling=kind.scale)
     if colour:
         client.changeVisualShape(body, -1, rgbaColor=COLOURS[colour])
+    for joint in range(client.getNumJoints(body)):
+        name = client.getJointInfo(body, joint)[1].decode()
+        for ending, angle in kind.joints:
+            if name.endswith(ending):
+                client.resetJointState(body, joint, angle)
     return body
 
 
