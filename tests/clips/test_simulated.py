@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from dsr.clips.simulated.bodies import AGENTS, OBJECTS, Kind
+from dsr.clips.simulated.captions import caption
+from dsr.clips.simulated.motion import propose
 from dsr.clips.simulated.stage import run, simulate_clip
 from dsr.clips.simulated.truth import read_truth
-from dsr.clips.simulated.world import World, make_world
+from dsr.clips.simulated.world import World, make_world, projected_boxes
 from dsr.clips.video import probe, read_frames
+from dsr.console import StageError
 from dsr.params import Params, Simulate
 
 pytest.importorskip("pybullet", reason="the simulate extra is not installed")
@@ -55,7 +58,7 @@ def test_an_asset_fills_its_bounding_box(kind: Kind):
         ((0, 0, 50), (0, 1, 0), (0, 1)),
     ):
         with Studio(portrait(kind, eye, up), np.random.default_rng(0)) as studio:
-            _, _, instance = next(studio.frames())
+            instance = next(studio.frames()).instance
         rows, columns = np.nonzero(instance)
         seen = np.array([np.ptp(columns) + 1, np.ptp(rows) + 1]) / 80
         middle = (np.array([columns.min() + columns.max(), rows.min() + rows.max()]) + 1) / 2 - 200
@@ -101,7 +104,55 @@ def test_the_ground_is_where_its_depth_says(tmp_path: Path):
     camera = np.stack([(columns + 0.5 - width / 2) / f * z, (rows + 0.5 - height / 2) / f * z, z], axis=-1)
     up = (camera @ truth.camera_poses[0, :3, :3].T + truth.camera_poses[0, :3, 3])[:, 2]
     assert len(up) > 1000
-    assert np.abs(up).max() < 0.1
+    assert np.abs(up).max() < 1e-3
+
+
+def test_depth_lies_on_the_faces_of_a_cube():
+    from dsr.clips.simulated.render import Studio
+
+    kind = next(kind for kind in OBJECTS if kind.word == "cube")
+    world = portrait(kind, (30.0, 40.0, 0.0), (0.0, 0.0, 1.0))
+    with Studio(world, np.random.default_rng(0)) as studio:
+        frame = next(studio.frames())
+    rows, columns = np.nonzero(frame.instance)
+    z = frame.depth[rows, columns].astype(float)
+    camera = np.stack([(columns + 0.5 - 200) / 4000 * z, (rows + 0.5 - 200) / 4000 * z, z], axis=-1)
+    pose = world.truth.camera_poses[0]
+    local = camera @ pose[:3, :3].T + pose[:3, 3] - world.truth.body_poses[0, 0, :3, 3]
+    assert len(local) > 1000
+    # Half a pixel off would be 6 mm; float32 depth buffers resolve a few at 50 m.
+    nearest = np.abs(np.abs(local) - kind.half_extents).min(axis=1)
+    assert np.median(nearest) < 2e-3
+
+
+def test_visible_fraction_is_the_share_that_nothing_hides():
+    from dsr.clips.simulated.render import Studio, truth_with_pixels
+
+    kind = next(kind for kind in OBJECTS if kind.word == "cube")
+    alone = portrait(kind, (50.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+    # A second cube, a metre nearer to the camera and half a cube to its right (world y).
+    shift = np.eye(4)
+    shift[:2, 3] = 1.0, kind.half_extents[1]
+    poses = np.stack([alone.truth.body_poses[:, 0], shift @ alone.truth.body_poses[:, 0]], axis=1)
+    projected = projected_boxes(
+        poses, np.stack([kind.half_extents] * 2), alone.truth.camera_poses, alone.truth.intrinsics, (400, 400)
+    )
+    truth = replace(
+        alone.truth,
+        labels=np.array(["red cube", "blue cube"]),
+        body_poses=poses,
+        half_extents=np.stack([kind.half_extents] * 2),
+        boxes=projected[0],
+    )
+    world = World([kind, kind], ["red", "blue"], ["rest", "rest"], "static", truth)
+    with Studio(world, np.random.default_rng(0)) as studio:
+        frames = list(studio.frames())
+    seen = truth_with_pixels(world, frames)
+    # The nearer cube looks 1/49 larger, and so covers a little more than half.
+    assert seen.visible_fraction[0] == pytest.approx([0.49, 1.0], abs=0.02)
+    assert projected[1][0] == pytest.approx([0.5, 1.0], abs=0.15)
+    left, right = seen.boxes[0, :, [0, 2]]
+    assert right[0] == left[1]
 
 
 def test_seen_boxes_lie_in_the_projected_boxes(tmp_path: Path):
@@ -127,6 +178,54 @@ def test_agents_face_where_they_drive():
                 turned += list((forward * velocity[fast]).sum(axis=1) / np.linalg.norm(velocity[fast], axis=1))
     assert len(turned) > 1000
     assert min(turned) > 0.99
+
+
+def test_bodies_keep_clear_of_each_other_and_of_the_camera():
+    for index in range(80):
+        truth = make_world(Simulate(render=False), index).truth
+        place, half = truth.body_poses[..., :3, 3], truth.half_extents
+        assert (place[..., 2] - half[:, 2] > -1e-9).all()
+        for a in range(len(half)):
+            for b in range(a):
+                offset = np.abs(place[:, a] - place[:, b])
+                beside = np.hypot(offset[:, 0], offset[:, 1]) > np.hypot(*half[a, :2]) + np.hypot(*half[b, :2])
+                above = offset[:, 2] > half[a, 2] + half[b, 2]
+                assert (beside | above).all(), (index, truth.labels[[a, b]])
+        eye = truth.camera_poses[:, None, :3, 3]
+        assert (np.linalg.norm(place - eye, axis=-1) > np.linalg.norm(half, axis=-1) + 0.3).all(), index
+        assert (eye[..., 2] > 0.4).all()
+
+
+def test_a_follower_stays_on_its_leaders_path_and_stops_behind_it():
+    times = np.arange(60) / 10
+    # Waits, goes 8 m along x, waits again.
+    leader = np.zeros((60, 3))
+    leader[:, 0] = np.clip(times - 1, 0, 4) * 2
+    kind = AGENTS[0]
+    paths = propose("chase", kind, times, 20, np.random.default_rng(3), leader)
+    behind = leader[:, 0] - paths.place[..., 0]
+    assert (behind > 0.9).all()
+    assert (behind < 3.2).all()
+    assert np.abs(paths.place[..., 1]).max() <= 0.41
+    assert np.abs(paths.yaw).max() < 1e-6
+    assert (np.diff(paths.place[..., 0], axis=1) >= -1e-9).all()
+
+
+def test_a_bouncing_ball_falls_freely():
+    times = np.arange(0, 2, 0.01)
+    ball = next(kind for kind in OBJECTS if kind.word == "ball")
+    height = propose("bounce", ball, times, 5, np.random.default_rng(0), None).place[..., 2]
+    acceleration = np.diff(height, 2, axis=1) / 0.01**2
+    assert np.median(acceleration) == pytest.approx(-9.81, abs=1e-3)
+    assert height.min() >= 0
+
+
+def test_a_caption_names_every_body():
+    for index in range(40):
+        world = make_world(Simulate(render=False), index)
+        text = caption(world, np.random.default_rng(index)).lower()
+        assert len(set(world.truth.labels.tolist())) == len(world.kinds)
+        assert all(f"a {label} " in text for label in world.truth.labels)
 
 
 def test_worlds_change_enough_to_ask_about():
@@ -191,6 +290,12 @@ def test_the_video_can_be_read(tmp_path: Path):
     assert info.fps == pytest.approx(SMALL.fps)
     images = read_frames(tmp_path / row.file, np.array([0, row.frames - 1]))
     assert images.std() > 10
+
+
+def test_a_clip_that_cannot_be_written_stops_the_stage_by_name(tmp_path: Path):
+    (tmp_path / "data/raw/simulated/sim_000001.truth.npz").mkdir(parents=True)
+    with pytest.raises(StageError, match="sim_000001 could not be simulated"):
+        run(Params(simulate=replace(SMALL, render=False)), tmp_path, 1)
 
 
 def test_a_damaged_truth_file_is_named(tmp_path: Path):

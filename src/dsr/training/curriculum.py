@@ -27,8 +27,9 @@ from dsr.model.qwen2_5_vl_gsm import IGNORED
 from dsr.training.collate import right_option, text_length
 from dsr.training.records import Example
 
-NOISE = 0.15
-"""Share of the words of a hint that are replaced by words of the question's other options."""
+NOISE = 0.1
+"""Share of the states of a hint that are replaced by states of the question's other options."""
+_THEN = ", then"
 BUCKET = 16
 """Batches among which questions are sorted by length: little padding, and still a random order."""
 
@@ -68,11 +69,11 @@ def permute_options(example: Example, order: np.ndarray) -> Example:
 
 
 def with_hint(example: Example, rng: np.random.Generator) -> Example:
-    """The question with a noisy copy of its right option as the hint."""
-    others = [word for option in example.options if option[0] != example.answer for word in option[2:].split()]
-    words = right_option(example).split()
-    noisy = [str(rng.choice(others)) if rng.random() < NOISE else word for word in words]
-    return replace(example, hint=" " + " ".join(noisy))
+    """The question with a noisy copy of its right option as the hint: some of its states are those of other options."""
+    others = [state for option in example.options if option[0] != example.answer for state in option[2:].split(_THEN)]
+    states = right_option(example).split(_THEN)
+    noisy = [str(rng.choice(others)) if rng.random() < NOISE else state for state in states]
+    return replace(example, hint=_THEN.join(noisy))
 
 
 def option_loss(logits: Tensor, option_ends: Tensor, answers: Tensor, letters: Tensor) -> Tensor:

@@ -215,6 +215,11 @@ def render(world: World, rng: np.random.Generator, video: Path, fps: int) -> Tru
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.image, format="rgb24")))
             frames.append(frame)
         container.mux(stream.encode(None))
+    return truth_with_pixels(world, frames)
+
+
+def truth_with_pixels(world: World, frames: list[Frame]) -> Truth:
+    """The world's truth with depth, instances and what is seen of the bodies in them."""
     instance = np.stack([frame.instance for frame in frames])
     boxes, visible_fraction = _seen(instance, np.stack([frame.unoccluded for frame in frames]))
     return replace(

@@ -14,7 +14,7 @@ from dsr.clips.simulated.world import World, make_world
 from dsr.console import StageError, num_workers, summary, track
 from dsr.files import write_bytes
 from dsr.params import Params, Simulate
-from dsr.workers import Failure, map_isolated
+from dsr.workers import Failure, map_isolated, reason
 
 FOLDER = Path("data/raw/simulated")
 _CLIPS_A_TASK = {True: 1, False: 50}
@@ -41,7 +41,13 @@ class _Simulation:
     folder: Path
 
     def __call__(self, indices: range) -> list[Row]:
-        return [simulate_clip(self.params, index, self.folder) for index in indices]
+        return [self._one(index) for index in indices]
+
+    def _one(self, index: int) -> Row:
+        try:
+            return simulate_clip(self.params, index, self.folder)
+        except Exception as error:
+            raise ValueError(f"{clip_id_of(index)} could not be simulated: {reason(error)}") from error
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
@@ -59,7 +65,9 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     with closing(map_isolated(_Simulation(options, folder), tasks, num_workers(workers))) as results:
         for number, result in track(results, "simulate", len(tasks)):
             if isinstance(result, Failure):
-                raise StageError(f"{clip_id_of(tasks[number][0])} could not be simulated: {result.reason}")
+                # A process that died cannot say which clip of its task was at fault.
+                dead = f"{clip_id_of(tasks[number][0])} or one soon after: {result.reason}"
+                raise StageError(result.reason if " could not be simulated: " in result.reason else dead)
             rows += result
     rows.sort(key=lambda row: row.clip_id)
     table = pd.DataFrame(rows)[["clip_id", "caption", "file", "truth", "source_video"]]
