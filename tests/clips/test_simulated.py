@@ -294,7 +294,7 @@ def test_the_video_can_be_read(tmp_path: Path):
 
 def test_a_clip_that_cannot_be_written_stops_the_stage_by_name(tmp_path: Path):
     (tmp_path / "data/raw/simulated/sim_000001.truth.npz").mkdir(parents=True)
-    with pytest.raises(StageError, match="sim_000001 could not be simulated"):
+    with pytest.raises(StageError, match=r"sim_000000 to sim_000002 failed: sim_000001: "):
         run(Params(simulate=replace(SMALL, render=False)), tmp_path, 1)
 
 

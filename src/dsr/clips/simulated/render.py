@@ -22,6 +22,9 @@ from dsr.files import whole_file
 NEAR, FAR = 0.1, 60.0
 _GROUND_COLOURS = ((1.0, 1.0, 1.0, 1.0), (0.8, 0.9, 0.75, 1.0), (0.9, 0.82, 0.72, 1.0), (0.75, 0.8, 0.9, 1.0))
 _SKY_COLOURS = ((178, 208, 235), (222, 226, 230), (240, 214, 190), (96, 108, 130))
+# x264's lookahead decides on frame types and rates from memory that it does not initialise: with it the same
+# images were seen to become other bytes from one call to the next, whatever the number of threads.
+_NO_LOOKAHEAD = "rc-lookahead=0:mbtree=0:bframes=0:scenecut=0:weightp=0"
 _OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -199,7 +202,8 @@ def _load(client: BulletClient, kind: Kind, colour: str) -> int:
 def render(world: World, rng: np.random.Generator, video: Path, fps: int) -> Truth:
     """Write the world's video (H.264, yuv420p) and return its truth with depth, instances and what is seen of them.
 
-    The same world and generator give the same bytes: the encoder runs in one thread and writes no dates.
+    The same world and generator give the same bytes: the encoder runs in one thread, without lookahead, and writes
+    no dates.
     """
     frames = []
     with (
@@ -210,7 +214,7 @@ def render(world: World, rng: np.random.Generator, video: Path, fps: int) -> Tru
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = studio.width, studio.height, "yuv420p"
         stream.codec_context.thread_count = 1
-        stream.options = {"crf": "20", "preset": "veryfast"}
+        stream.options = {"crf": "20", "preset": "veryfast", "x264-params": _NO_LOOKAHEAD}
         for frame in studio.frames():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.image, format="rgb24")))
             frames.append(frame)

@@ -47,7 +47,7 @@ class _Simulation:
         try:
             return simulate_clip(self.params, index, self.folder)
         except Exception as error:
-            raise ValueError(f"{clip_id_of(index)} could not be simulated: {reason(error)}") from error
+            raise ValueError(f"{clip_id_of(index)}: {reason(error)}") from error
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
@@ -66,8 +66,8 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         for number, result in track(results, "simulate", len(tasks)):
             if isinstance(result, Failure):
                 # A process that died cannot say which clip of its task was at fault.
-                dead = f"{clip_id_of(tasks[number][0])} or one soon after: {result.reason}"
-                raise StageError(result.reason if " could not be simulated: " in result.reason else dead)
+                first, last = clip_id_of(tasks[number][0]), clip_id_of(tasks[number][-1])
+                raise StageError(f"simulating {first} to {last} failed: {result.reason}")
             rows += result
     rows.sort(key=lambda row: row.clip_id)
     table = pd.DataFrame(rows)[["clip_id", "caption", "file", "truth", "source_video"]]

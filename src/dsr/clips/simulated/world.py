@@ -94,7 +94,7 @@ def _body_poses(kinds: list[Kind], times: np.ndarray, rng: np.random.Generator) 
         places.append(place)
         motions.append(motion)
         poses[:, body, :3, :3] = rotations_from_vectors(np.stack([0 * yaw, 0 * yaw, yaw], axis=-1))
-        poses[:, body, :3, 3] = place + [0, 0, kind.half_extents[2]]
+        poses[:, body, :3, 3] = place + np.array([0, 0, kind.half_extents[2]])
     return poses, motions
 
 
@@ -180,9 +180,8 @@ def _propose_camera(
         case "orbit":
             azimuth = azimuth + rng.choice([-1, 1]) * rng.uniform(0.15, 0.5) * times
         case "dolly":
-            distance = distance + np.linspace(
-                *rng.permutation([rng.uniform(0, 1.5), rng.uniform(-2.0, -0.5)]), len(times)
-            )
+            begins, ends = rng.permutation([rng.uniform(0, 1.5), rng.uniform(-2.0, -0.5)])
+            distance = distance + np.linspace(begins, ends, len(times))
             shift = shift + np.linspace(-1, 1, len(times))[:, None] * [*rng.normal(0, 0.9, 2), 0.0]
         case "follow":
             agents = [body for body, kind in enumerate(kinds) if kind.is_agent]
