@@ -88,7 +88,7 @@ def test_a_run_goes_from_nothing_to_metrics(project: Path):
     assert not set(train.source_video) & set(bench.source_video)
     assert (pool.groupby("quartet_id").size() == 4).all()
     metrics = json.loads((project / "metrics/eval.json").read_text())
-    assert metrics["count"] == len(bench)
+    assert metrics["questions"]["asked"] == len(bench)
     predictions = pd.read_parquet(project / "data/predictions/bench.parquet")
     assert set(predictions[predictions.control == "score"].qa_id) == set(bench.qa_id)
 

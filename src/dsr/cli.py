@@ -68,6 +68,12 @@ def split(root: Root = Path(), workers: Workers = 0) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def audit(root: Root = Path(), workers: Workers = 0) -> None:
+    """Attack the questions blind and check that their labels hold -> metrics/audit.json; fails on a leak."""
+    run_stage("dsr.qa.audit", root, workers)
+
+
+@app.command(rich_help_panel=STAGES)
 def train(root: Root = Path(), workers: Workers = 0) -> None:
     """Fine-tune the model on train.parquet -> models/gsm/ and metrics/train/; resumes where it was killed."""
     run_stage("dsr.training.train", root, workers)

@@ -119,8 +119,7 @@ def test_the_margin_and_the_uncertainty_multiply_the_noise() -> None:
 
 
 def test_the_noise_has_no_side() -> None:
-    """Members drift towards the camera as often as away from it: else a label that one side would turn is kept.
-    """
+    """Members drift towards the camera as often as away from it: else a label that one side would turn is kept."""
     mean = depths_of_a_standing_ball(0.02, MANY).mean(axis=1)
     # The mean of 3,000 members scatters by 0.02 / sqrt(3000) = 0.00037.
     assert np.abs(mean).max() < 5 * 0.00037

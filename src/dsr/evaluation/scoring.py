@@ -13,6 +13,7 @@ from dsr.cues.schema import CuesError
 from dsr.evaluation.predictions import Control, ControlError, geometry_donors
 from dsr.model import load_model
 from dsr.model.chat import option_log_probs
+from dsr.model.presets import share_cores
 from dsr.splits.split import LETTERS
 from dsr.training.collate import Collator, length_batches
 from dsr.training.records import ClipStore, Example, load_examples
@@ -40,11 +41,10 @@ class CheckpointScorer:
         Raises:
             StageError: the checkpoint is missing or damaged.
         """
-        threads = console.num_workers(workers)
-        torch.set_num_threads(threads)
         self.model, self.processor = load_model(checkpoint)
+        share_cores(self.model, workers)
         self.store = ClipStore(root, self.processor)
-        examples, missing = load_examples(questions, self.store, threads)
+        examples, missing = load_examples(questions, self.store, console.num_workers(workers))
         self.examples = {example.qa_id: example for example in examples}
         self.missing: dict[str, str] = {row.qa_id: row.reason for row in missing}
         self.source_videos = dict(zip(questions["videoID"], questions["source_video"], strict=True))

@@ -75,7 +75,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     if leaks:
         raise StageError(
             f"questions are answered without the video: {'; '.join(leaks)}. See `attackers` in metrics/audit.json for "
-            "what finds it; the remedy is a finer signature (qa/candidates.py), not a higher limit"
+            "what finds it; the remedy is in what quartets are matched on (qa/options.py), not a higher limit"
         )
 
 

@@ -28,7 +28,7 @@ from dsr.console import StageError
 from dsr.cues.store import FOLDER, MANIFEST
 from dsr.files import PARTIAL, sha256_file, sha256_json, write_bytes, write_json
 from dsr.model.chat import ANSWER_TOKENS
-from dsr.model.presets import make_model
+from dsr.model.presets import make_model, share_cores
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGeneration
 from dsr.params import Params, Train
 from dsr.splits.split import read_questions
@@ -54,11 +54,11 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     started = time.monotonic()
     # Checkpoints are told apart by their step then, which is as good.
     warnings.filterwarnings("ignore", message="mtime may not be reliable")
-    torch.set_num_threads(console.num_workers(workers))
     table = read_questions(root / QUESTIONS)
     texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
     dtype = torch.bfloat16 if params.train.bf16 else torch.float32
     model, processor = make_model(params.model, params.gsm, root, texts, dtype)
+    share_cores(model, workers)
     store = ClipStore(root, processor, int(params.train.cache_gib * 2**30))
     examples, missing = load_examples(table, store, console.num_workers(workers))
     _report_missing(missing, len(table), store)
