@@ -312,7 +312,8 @@ class _Fields:
     def check_rotations(self, name: str, rotations: np.ndarray) -> None:
         """Refuse the first of [K, 3, 3] that is neither a rotation nor NaN."""
         off = np.abs(rotations @ np.swapaxes(rotations, 1, 2) - np.eye(3)).max(axis=(1, 2))
-        wrong = (off > 1e-3) | (np.linalg.det(rotations) < 0)
+        with np.errstate(invalid="ignore"):  # what is not known is NaN
+            wrong = (off > 1e-3) | (np.linalg.det(rotations) < 0)
         self.check(not wrong.any(), f"{name}[{np.argmax(wrong)}]", "is no rotation (orthonormal, determinant 1)")
 
     def finish(self) -> None:

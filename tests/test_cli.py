@@ -1,0 +1,38 @@
+"""The command line: help that teaches, errors in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[1]
+
+
+def dsr(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dsr", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_help_names_every_stage_of_the_flow():
+    text = dsr("--help").stdout
+    for name in ("dvc.yaml", "data/raw/dvc.yaml"):
+        for stage, content in yaml.safe_load((PROJECT / name).read_text())["stages"].items():
+            assert content["cmd"] == f"dsr {stage}"
+            assert stage in text
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [("catalog", "data/raw/simulated"), ("curate", "catalog"), ("cues", "curate"), ("qa", "curate"), ("split", "qa")],
+)
+def test_a_stage_without_its_input_says_so_in_one_line(tmp_path: Path, command: str, remedy: str):
+    (tmp_path / "params.yaml").write_text("")
+    done = dsr(command, "--root", str(tmp_path))
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith("error:")
+    assert remedy in done.stderr
+    assert "Traceback" not in done.stderr
