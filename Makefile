@@ -11,8 +11,9 @@ export PATH := $(VENV)/bin:$(PATH)
 repro: $(VENV)/.default
 	dvc repro
 
+# Two processes that each compute on one thread are faster than one that shares its small matrices.
 test: $(VENV)/.dev
-	pytest
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
 bench: $(VENV)/.dev
 	pytest benchmarks --benchmark-enable --benchmark-only
