@@ -438,7 +438,8 @@ def _build(kind: Any, value: Any, key: str) -> Any:
                 near = difflib.get_close_matches(str(name), hints, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
                 raise ValueError(f"unknown key {_join(key, name)!r}{hint}")
-        return kind(**{name: _build(hints[name], item, _join(key, name)) for name, item in value.items()})
+        made = {name: _build(hints[name], item, _join(key, name)) for name, item in value.items()}
+        return typing.cast(Any, kind)(**made)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:

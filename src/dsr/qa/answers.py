@@ -59,10 +59,10 @@ def run_lengths(states: np.ndarray) -> np.ndarray:
         [K] int64.
     """
     symbols = np.zeros(states.shape[:2], np.int64)
-    for axis in range(states.shape[2]):
+    for axis in range(states.shape[-1]):
         symbols = 3 * symbols + (states[:, :, axis] + 1)
     code = symbols[:, 0] + 1
-    for moment in range(1, symbols.shape[1]):
+    for moment in range(1, states.shape[1]):
         changed = symbols[:, moment] != symbols[:, moment - 1]
         code = np.where(changed, MAX_RUN_BASE * code + symbols[:, moment] + 1, code)
     return code

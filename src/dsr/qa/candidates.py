@@ -32,6 +32,7 @@ FORM_TYPES = np.array([TYPES.index(form.type) for form in FORMS])
 DURATION_FACTOR = 1.6
 _QUICK_MEMBERS = 5
 _NONE = -1
+_NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(eq=False)
@@ -237,47 +238,56 @@ def signal_states(
         return _family_states(scene, form, drawn, qa, members)
     frames = drawn.frames
     viewer_frames = frames[:, [form.stated]] if form.viewer == "fixed" else frames
+    pair = form.num_targets == 2
     place = members.positions[drawn.targets[:, [0]], frames]
-    other = members.positions[drawn.targets[:, [1]], frames] if form.num_targets == 2 else None
-    viewer = members.positions[drawn.viewer[:, None], viewer_frames] if form.viewer != "none" else None
-    axes = members.axes[drawn.viewer[:, None], viewer_frames] if form.needs_axes else None
+    other = members.positions[drawn.targets[:, [1]], frames] if pair else _NOTHING
+    viewer = members.positions[drawn.viewer[:, None], viewer_frames] if form.viewer != "none" else _NOTHING
+    axes = members.axes[drawn.viewer[:, None], viewer_frames] if form.needs_axes else _NOTHING
 
     with np.errstate(invalid="ignore", divide="ignore"):
         match form.signal:
             case "dis":
-                distance = length(place - (other if other is not None else viewer))
-                valid = (distance >= qa.min_distance).all(axis=1)
-                return distance[..., :1], change_states(distance, qa.ratio_tolerance), valid
-            case "dir":
-                vector = place - viewer if other is None else other - place
-                valid = (length(vector) >= qa.min_direction).all(axis=1)
-                seen = express(vector, axes)
-                return seen[..., 0], direction_states(seen, qa.dead_zone), valid
+                distance = length(place - (other if pair else viewer))
+                exists = _throughout(distance >= qa.min_distance)
+                return distance[..., :1], change_states(distance, qa.ratio_tolerance), exists
             case "ori":
-                facing = express(members.axes[drawn.targets[:, [0]], frames][..., :, 0, :], axes)
-                return (
-                    facing[..., 0],
-                    direction_states(facing, qa.dead_zone),
-                    np.ones(facing.shape[::3], bool),
-                )
+                seen = express(members.axes[drawn.targets[:, [0]], frames][..., :, 0, :], axes)
+                floor = 0.0
+            case "dir":
+                seen, floor = express(other - place if pair else place - viewer, axes), qa.min_direction
+            case "dir_pred" if form.viewer == "moving":
+                seen, floor = np.diff(express(place - viewer, axes), axis=1), qa.min_displacement
             case "dir_pred":
-                if form.viewer == "moving":
-                    seen = np.diff(express(place - viewer, axes), axis=1)
-                else:
-                    seen = express(np.diff(place, axis=1), axes)
-                valid = (length(seen) >= qa.min_displacement).all(axis=1)
-                return seen[..., 0], direction_states(seen, qa.dead_zone), valid
+                seen, floor = express(np.diff(place, axis=1), axes), qa.min_displacement
             case _:
-                seconds = np.diff(scene.timestamps[frames], axis=1)[..., None]
-                speeds, slow = _speeds(place, viewer, seconds, qa)
-                if other is None:
-                    states = change_states(speeds, qa.speed_tolerance)
-                    slow = (slow[:, 1:], slow[:, :-1])
-                else:
-                    other_speeds, other_slow = _speeds(other, viewer, seconds, qa)
-                    states = comparison_states(speeds, other_speeds, qa.speed_tolerance)
-                    speeds, slow = np.stack([speeds, other_speeds], axis=2), (slow, other_slow)
-                return _first_member(speeds), states, _comparable(states, *slow)
+                paths = [place, other][: form.num_targets]
+                if form.viewer != "none":
+                    paths = [path - viewer for path in paths]
+                return _speed_states(paths, np.diff(scene.timestamps[frames], axis=1)[..., None], qa)
+        return seen[..., 0], direction_states(seen, qa.dead_zone), _throughout(length(seen) >= floor)
+
+
+def _speed_states(paths: list[np.ndarray], seconds: np.ndarray, qa: QA) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `signal_states`, for the change of one speed or the comparison of two; paths are [K, M, 3, S].
+
+    A slow step's speed is set to the floor's: it can still be told from a fast one. No two slow speeds are compared,
+    and no slow one is called about as fast.
+    """
+    displacements = [length(np.diff(path, axis=1)) for path in paths]
+    speeds = [np.maximum(displacement, qa.min_displacement) / seconds for displacement in displacements]
+    slow = [displacement < qa.min_displacement for displacement in displacements]
+    if len(paths) == 1:
+        states = change_states(speeds[0], qa.speed_tolerance)
+        slow = [slow[0][:, :-1], slow[0][:, 1:]]
+    else:
+        states = comparison_states(speeds[0], speeds[1], qa.speed_tolerance)
+    unknown = (slow[0] & slow[1]) | ((slow[0] | slow[1]) & (states[:, :, 0] == 0))
+    return np.stack([speed[..., 0] for speed in speeds], axis=-1), states, _throughout(~unknown)
+
+
+def _throughout(holds: np.ndarray) -> np.ndarray:
+    """[K, S]: true at every moment of [K, M, S]."""
+    return np.logical_and.reduce(holds, axis=1)
 
 
 def _family_states(
@@ -291,7 +301,7 @@ def _family_states(
         targets=targets,
         facing=members.axes[drawn.targets[:, [0]], frames][..., :, 0, :],
         viewer=members.positions[drawn.viewer[:, None], frames] if has_viewer else np.full_like(targets[0], np.nan),
-        axes=members.axes[drawn.viewer[:, None], frames] if form.needs_axes else np.zeros(0),
+        axes=members.axes[drawn.viewer[:, None], frames] if form.needs_axes else _NOTHING,
         own_up=members.axes[drawn.targets[:, [0]], frames[:, :1]][..., :, 2, :],
         up=members.up,
         seconds=scene.timestamps[frames],
@@ -299,28 +309,6 @@ def _family_states(
     with np.errstate(invalid="ignore", divide="ignore"):
         codes = form.decide(moments, qa)
     return codes[:, None, :1].astype(np.float32), codes[:, None, None].astype(np.int8), codes >= 0
-
-
-def _first_member(values: np.ndarray) -> np.ndarray:
-    """[K, M, S] or [K, M, axes, S] -> [K, M, axes] of member 0."""
-    first = values[..., 0]
-    return first[..., None] if first.ndim == 2 else first
-
-
-def _speeds(place: np.ndarray, viewer: np.ndarray | None, seconds: np.ndarray, qa: QA) -> tuple[np.ndarray, np.ndarray]:
-    """Mean speeds over the steps [K, M - 1, S], and where the displacement is below its floor.
-
-    A slow step's speed is set to the floor's: it can still be told from a fast one, not from another slow one.
-    """
-    displacement = length(np.diff(place if viewer is None else place - viewer, axis=1))
-    floor = qa.min_displacement
-    return np.maximum(displacement, floor) / seconds, displacement < floor
-
-
-def _comparable(states: np.ndarray, slow: np.ndarray, other_slow: np.ndarray) -> np.ndarray:
-    """[K, S]: no two slow speeds are compared, and no slow one is called about as fast."""
-    unknown = (slow & other_slow) | ((slow | other_slow) & (states[:, :, 0] == 0))
-    return ~unknown.any(axis=1)
 
 
 def _signatures(scene: Scene, index: int, drawn: Drawn, boxes: np.ndarray, qa: QA) -> np.ndarray:
