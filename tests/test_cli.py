@@ -36,3 +36,11 @@ def test_a_stage_without_its_input_says_so_in_one_line(tmp_path: Path, command: 
     assert lines[-1].startswith("error:")
     assert remedy in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_doctor_tells_what_the_machine_has(tmp_path: Path):
+    (tmp_path / "params.yaml").write_text("")
+    done = dsr("doctor", "--root", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for word in ("python", "torch", "GiB", "Qwen2.5-VL"):
+        assert word.lower() in (done.stdout + done.stderr).lower()

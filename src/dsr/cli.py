@@ -25,7 +25,7 @@ STAGES = "Stages of the pipeline"
 TOOLS = "Tools"
 
 
-def run_stage(module: str, root: Path, workers: int = 0) -> None:
+def run_stage(module: str, root: Path, workers: int) -> None:
     """Import a stage when it is asked for, so that `--help` and light stages do not wait for torch."""
     params = load(root / "params.yaml")
     import_module(module).run(params, root, workers)
@@ -88,7 +88,7 @@ def evaluate(root: Root = Path(), workers: Workers = 0) -> None:
 @app.command(rich_help_panel=TOOLS)
 def doctor(root: Root = Path()) -> None:
     """Check this machine: versions, devices, weights found or missing, free disk."""
-    run_stage("dsr.report.doctor", root)
+    import_module("dsr.report.doctor").run(load(root / "params.yaml"), root)
 
 
 def main() -> None:
