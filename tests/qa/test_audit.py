@@ -69,8 +69,8 @@ def test_report_of_a_sound_pool(project: Path) -> None:
     assert sum(row["questions"] for row in report["answers"]) == len(pool)
     assert report["clips_not_checked"] == []
     plot = pd.read_csv(project / "metrics/plots/audit.csv")
-    assert plot.columns.tolist() == ["text", "type", "accuracy", "low", "high"]
-    assert set(plot["text"]) == {"options", "question"}
+    assert plot.columns.tolist() == ["run", "type", "accuracy", "low", "high", "chance"]
+    assert set(plot["run"]) == {"options", "question"}
 
 
 def test_same_bytes_on_any_number_of_processes(project: Path) -> None:

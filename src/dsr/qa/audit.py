@@ -47,6 +47,8 @@ from dsr.qa.templates import TYPES
 from dsr.workers import Failure, map_isolated
 
 STRONGEST = "strongest"
+PLOT_COLUMNS = ["run", "type", "accuracy", "low", "high", "chance"]
+"""Of metrics/plots/audit.csv; a run is what the attacker reads: options alone, or the question too."""
 ALL = "all"
 ANSWERS_SHOWN = 10
 """Most frequent answers of a type that metrics/audit.json lists."""
@@ -238,7 +240,7 @@ def _blind_report(pool: pd.DataFrame, audit: Audit, workers: int) -> tuple[dict[
     if sample["block"].nunique() < 2:
         message = "no attack: the pool has one block of source videos, and an attacker is tested on another block"
         warn(message)
-        plot = pd.DataFrame(columns=["text", "type", "accuracy", "low", "high"])
+        plot = pd.DataFrame(columns=PLOT_COLUMNS)
         return {"blind": {"chance": CHANCE}, "attackers": [], "message": message}, plot, []
     credit = blind_credits(sample, audit.seed, workers)
     table = accuracy_table(credit, sample, audit)
@@ -259,7 +261,7 @@ def _blind_report(pool: pd.DataFrame, audit: Audit, workers: int) -> tuple[dict[
         "attackers": [_rounded_row(row) for row in table.drop(columns="deviation").to_dict("records")],
         "message": "",
     }
-    plot = strongest.rename(columns={"view": "text"})[["text", "type", "accuracy", "low", "high"]]
+    plot = strongest.rename(columns={"view": "run"}).assign(chance=CHANCE)[PLOT_COLUMNS]
     return report, plot, find_leaks(table, audit)
 
 
