@@ -22,7 +22,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
-from rich.markup import escape
 
 from dsr import console
 from dsr.clips.video import frames_between, probe
@@ -423,11 +422,11 @@ def _report(rows: list[Row], lines: int, unnamed: int, folder: Path) -> None:
     failed = [row for row in rows if row["status"] == "failed"]
     kinds = Counter(str(row["reason"]).split(":")[0] for row in failed)
     for row in failed[:_FAILURES_SHOWN]:
-        console.warn(escape(f"{row['clip_id']}: {row['reason']}"))
+        console.warn(f"{row['clip_id']}: {row['reason']}")
     if len(failed) > _FAILURES_SHOWN:
         console.warn(f"… and {len(failed) - _FAILURES_SHOWN} more: `reason` in {CATALOG}")
     counts = {"rows of clips.csv": lines, "videos without a row": unnamed, "ok": len(rows) - len(failed)}
-    counts |= {escape(f"failed, {kind}"): count for kind, count in sorted(kinds.items())}
+    counts |= {f"failed, {kind}": count for kind, count in sorted(kinds.items())}
     console.summary("catalog", counts)
     if len(failed) == len(rows):
         first = f"; the first: {failed[0]['clip_id']}: {failed[0]['reason']}" if failed else ""

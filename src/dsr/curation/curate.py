@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich.markup import escape
 
 from dsr import console
 from dsr.clips.catalog import CATALOG
@@ -62,7 +61,7 @@ def _report(table: pd.DataFrame) -> None:
     counts: dict[str, object] = {"clips": len(table), "kept": len(kept)}
     counts |= {f"kept, {name}": count for name, count in sorted(Counter(kept["category"]).items())}
     kinds = Counter(reason.split(":")[0] for reason in dropped["reason"])
-    counts |= {escape(f"dropped, {kind}"): count for kind, count in sorted(kinds.items())}
+    counts |= {f"dropped, {kind}": count for kind, count in sorted(kinds.items())}
     counts["agents named"] = int(kept["agents"].map(len).sum())
     counts["objects named"] = int(kept["objects"].map(len).sum())
     console.summary("curate", counts)
