@@ -145,13 +145,15 @@ class Ensemble:
     across: float = 0.25
     """Noise across the viewing ray, as a share of that along it."""
     angle: float = 4.0
-    """Standard deviation of an agent's axes in degrees."""
+    """Standard deviation of an agent's axes in degrees, at least; more where a track's axes jitter more."""
+    max_angle: float = 20.0
+    """Cap on what is read off that jitter, in degrees."""
     camera: float = 0.002
     """Standard deviation of the camera's position (in median depths) and rotation (radians)."""
 
     def __post_init__(self) -> None:
         require(self.members >= 1, "qa.ensemble.members", "at least 1")
-        for name in ("margin", "max_jitter", "across", "angle", "camera"):
+        for name in ("margin", "max_jitter", "across", "angle", "max_angle", "camera"):
             require(getattr(self, name) >= 0, f"qa.ensemble.{name}", "at least 0")
 
 

@@ -31,6 +31,8 @@ MAX_MOMENTS = max(form.num_moments for form in FORMS)
 MAX_TARGETS = max(form.num_targets for form in FORMS)
 FORM_TYPES = np.array([TYPES.index(form.type) for form in FORMS])
 DURATION_FACTOR = 1.6
+ANSWERED, STABLE = "answered: ", "stable: "
+"""Counts by type (its name follows): candidates that have an answer, and those whose answer all members give."""
 _FORMS_OF_TYPE = Counter(form.type for form in FORMS)
 _QUICK_MEMBERS = 5
 _NONE = -1
@@ -279,13 +281,16 @@ def _evaluate(
 ) -> Candidates:
     """The candidates whose answer exists and is the same on every member."""
     form = FORMS[index]
-    for ensemble in members:
+    for turn, ensemble in enumerate(members):
         signal, states, valid = signal_states(scene, form, drawn, qa, ensemble)
         exists = valid[:, 0]
         agree = ((states == states[..., :1]).all(axis=2).all(axis=1) & valid).all(axis=1)
         counts["no clear answer" if isinstance(form, Family) else "below a floor"] += int((~exists).sum())
         counts["label not stable"] += int((exists & ~agree).sum())
+        if turn == 0:
+            counts[f"{ANSWERED}{form.type}"] += int(exists.sum())
         drawn, signal, states = drawn.take(np.flatnonzero(agree)), signal[agree], states[agree]
+    counts[f"{STABLE}{form.type}"] += len(drawn.viewer)
     states = states[..., 0]
     if form.signal == "dir_pred":
         continues = (states[:, 0] == states[:, 1]).all(axis=1)
