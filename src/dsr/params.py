@@ -233,8 +233,6 @@ class QA:
     """Floors, in median depths; below one there is no state and the question is not asked."""
     min_displacement: float = 0.15
     min_direction: float = 0.15
-    max_bend: float = 1.15
-    """A path through a step's middle this many times as long as the step itself is no straight motion: no speed."""
     max_box_overlap: float = 0.5
     """Two tracks whose boxes overlap more (intersection over union) are not asked about together."""
     min_box: float = 0.02
@@ -269,7 +267,6 @@ class QA:
         require(0 < self.dead_zone < 0.57, "qa.dead_zone", "between 0 and 0.57 (a direction must have a side)")
         for name in ("max_box_overlap", "min_box"):
             require(0 <= getattr(self, name) <= 1, f"qa.{name}", "between 0 and 1")
-        require(self.max_bend > 1, "qa.max_bend", "above 1")
         require(0 < self.answer_margin <= 2, "qa.answer_margin", "between 0 and 2")
         require(0 < self.prediction_margin <= 6, "qa.prediction_margin", "between 0 and 6")
 

@@ -108,10 +108,9 @@ def states_of(
     for entity in targets:
         moved = []
         for a, b in itertools.pairwise(frames):
-            start, middle, end = (seen_at(entity, f) for f in (a, (a + b) // 2, b))
-            moved.append(math.dist(start, end))
-            if math.dist(start, middle) + math.dist(middle, end) > max(qa.max_bend * moved[-1], floor):
-                return None
+            start, end = seen_at(entity, a), seen_at(entity, b)
+            middle = (seen_at(entity, (a + b) // 2) + seen_at(entity, -(-(a + b) // 2))) / 2
+            moved.append(math.dist(start, middle) + math.dist(middle, end))
         slow.append([d < floor for d in moved])
         seconds = [scene.timestamps[0, b] - scene.timestamps[0, a] for a, b in itertools.pairwise(frames)]
         speeds.append([max(d, floor) / s for d, s in zip(moved, seconds, strict=True)])

@@ -96,7 +96,7 @@ def test_a_leak_stops_the_stage_after_its_report(project: Path) -> None:
         audit.run(with_audit(max_blind_accuracy=0.285), project, workers=1)
     report = read(project)
     assert report["blind"]["options"] > 0.95
-    assert report["heuristics"]["letter"] == 1.0
+    assert report["heuristics"]["letter"] > 0.95
 
 
 def test_unsound_pools_are_counted(project: Path) -> None:

@@ -127,6 +127,11 @@ class Members:
         """[K, M, 3, S] positions of entities [K] at frames [K, M]."""
         return self._gather(self._positions, entities, frames)
 
+    def halfway(self, entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """[K, M - 1, 3, S] positions halfway between frames [K, M]; between two frames, their mean."""
+        twice = frames[:, :-1] + frames[:, 1:]
+        return (self.at(entities, twice // 2) + self.at(entities, (twice + 1) // 2)) / 2
+
     def axes_at(self, entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """[K, M, 3, 3, S] axes, likewise."""
         cells = self._gather(self._axes, entities, frames)
@@ -388,10 +393,11 @@ def signal_states(
             case "dir_pred":
                 seen, floor = express(np.diff(place, axis=1), axes), qa.min_displacement
             case _:
-                halfway = (frames[:, :-1] + frames[:, 1:]) // 2
-                paths = [(place, members.at(first, halfway)), (other, members.at(second, halfway))][: form.num_targets]
+                paths = [(place, members.halfway(first, frames))]
+                if pair:
+                    paths.append((other, members.halfway(second, frames)))
                 if form.viewer != "none":
-                    eyes = viewer, members.at(drawn.viewer, halfway)
+                    eyes = viewer, members.halfway(drawn.viewer, frames)
                     paths = [(path - eyes[0], middle - eyes[1]) for path, middle in paths]
                 seconds = np.diff(scene.timestamps[first[:, None], frames], axis=1)
                 return _speed_states(paths, seconds[..., None], qa)
@@ -403,30 +409,25 @@ def _speed_states(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `signal_states`, for the change of one speed or the comparison of two.
 
-    A slow step's speed is set to the floor's: it can still be told from a fast one. No two slow speeds are compared,
-    and no slow one is called about as fast. A step that bends is not asked about: its displacement is no measure of
-    the speed.
+    The way of a step is measured over the frame halfway: the mere displacement of what circles is far too short. A
+    slow step's speed is set to the floor's: it can still be told from a fast one. No two slow speeds are compared, and
+    no slow one is called about as fast.
 
     Args:
         paths: positions at the moments [K, M, 3, S] and halfway between them [K, M - 1, 3, S].
         seconds: [K, M - 1, 1].
     """
-    displacements = [length(np.diff(path, axis=1)) for path, _ in paths]
-    speeds = [np.maximum(displacement, qa.min_displacement) / seconds for displacement in displacements]
-    slow = [displacement < qa.min_displacement for displacement in displacements]
-    bends = np.zeros(slow[0].shape, bool)
-    for (path, middle), displacement in zip(paths, displacements, strict=True):
-        covered = length(middle - path[:, :-1]) + length(path[:, 1:] - middle)
-        bends |= covered > np.maximum(qa.max_bend * displacement, qa.min_displacement)
-    straight = _throughout(~bends)
+    ways = [length(middle - path[:, :-1]) + length(path[:, 1:] - middle) for path, middle in paths]
+    speeds = [np.maximum(way, qa.min_displacement) / seconds for way in ways]
+    slow = [way < qa.min_displacement for way in ways]
     if len(paths) == 1:
         states, clear = change_states(speeds[0], qa.speed_tolerance)
-        straight &= clear
         slow = [slow[0][:, :-1], slow[0][:, 1:]]
     else:
         states = comparison_states(speeds[0], speeds[1], qa.speed_tolerance)
+        clear = np.ones(slow[0][:, 0].shape, bool)
     unknown = (slow[0] & slow[1]) | ((slow[0] | slow[1]) & (states[:, :, 0] == 0))
-    return np.stack([speed[..., 0] for speed in speeds], axis=-1), states, straight & _throughout(~unknown)
+    return np.stack([speed[..., 0] for speed in speeds], axis=-1), states, clear & _throughout(~unknown)
 
 
 def _throughout(holds: np.ndarray) -> np.ndarray:
