@@ -1,0 +1,106 @@
+"""From the text that a model wrote to one option letter, or to none: a text is never guessed at.
+
+`strict` takes a letter alone, with or without brackets and a full stop. `lenient` looks for an answer in the ways in
+which models give one, the most explicit way first: a tag or box, a sentence that names it, a line that begins with it,
+an option's own words. The first way that the text uses decides; if it names two letters there, nothing is decided.
+What stands inside a <think> block is not an answer.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+Parser = Literal["strict", "lenient"]
+
+_CLOSED_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_OPEN_THOUGHT = re.compile(r"<think(?:ing)?>.*", re.DOTALL | re.IGNORECASE)
+_END_OF_THOUGHT = re.compile(r".*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+
+
+def parse_answer(text: str, options: tuple[str, ...], parser: Parser) -> str:
+    """The letter that a text gives as its answer, "" where it gives none or more than one.
+
+    Args:
+        options: the texts that the model was offered, "A. …".
+    """
+    letters = "".join(option[0] for option in options)
+    alone = _letter_alone(text, letters)
+    if parser == "strict" or alone:
+        return alone
+    said = _END_OF_THOUGHT.sub("", _CLOSED_THOUGHT.sub("", text))
+    said = _OPEN_THOUGHT.sub("", said).replace("**", "").replace("__", "").strip()
+    for found in _ways(said, options, letters):
+        named = {letter.upper() for letter in found}
+        if named:
+            return named.pop() if len(named) == 1 else ""
+    return ""
+
+
+def _letter_alone(text: str, letters: str) -> str:
+    found = re.fullmatch(rf"\s*[(\[]?\s*([{letters}])\s*[)\]]?\s*[.:]?\s*", text.replace("**", ""), re.IGNORECASE)
+    return found[1].upper() if found else ""
+
+
+def _ways(text: str, options: tuple[str, ...], letters: str) -> Iterator[list[str]]:
+    """The letters that each way of answering finds in a text, the most explicit way first."""
+    letter = rf"[(\[]?\s*(?:option\s+|choice\s+)?[(\[]?([{letters}])\b[)\]]?"
+    yield [_letter_alone(text, letters)] if _letter_alone(text, letters) else []
+    tagged = re.findall(
+        r"<answer>(.*?)</answer>|\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}", text, re.DOTALL | re.IGNORECASE
+    )
+    insides = [re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", a or b).strip() for a, b in tagged]
+    # The last tag is the answer; what it holds may be a letter, a letter with its text, or an option's text.
+    yield _of_line(insides[-1], options, letters) if insides else []
+    sentence = rf"(?:answer|option|choice)(?:\s+\w+){{0,2}}?\s*(?:is|would\s+be|should\s+be|[:=])\s*[:\"'`]*\s*{letter}"
+    matches = [*re.finditer(sentence, text, re.IGNORECASE)]
+    final = [
+        m for m in matches if re.search(r"final\s+answer|final\s+choice", text[max(0, m.start() - 8) : m.end()], re.I)
+    ]
+    yield _certain(final, text, options, letters)
+    yield _certain(matches, text, options, letters)
+    correct = rf"{letter}(?:\s*[.:][^.\n]*)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b(?:\s+(?:answer|option|choice))?"
+    yield _certain([*re.finditer(correct, text, re.IGNORECASE)], text, options, letters, at_end=True)
+    chosen = rf"(?:choose|pick|select|go\s+with|opt\s+for)\s+(?:the\s+)?{letter}"
+    yield _certain([*re.finditer(chosen, text, re.IGNORECASE)], text, options, letters)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    yield [found for line in lines for found in _of_line(line, options, letters)]
+    yield re.findall(rf"\(([{letters}])\)", text)
+
+
+def _certain(
+    matches: list[re.Match[str]], text: str, options: tuple[str, ...], letters: str, at_end: bool = False
+) -> list[str]:
+    """The letters of matches that are letters for sure: "a" can be a word, and "A or B" is two."""
+    found = []
+    for match in matches:
+        letter, rest = match[1], text[match.end() if at_end else match.end(1) :]
+        other = re.match(rf"[)\]\s,]*(?:or|and|/|,|&)\s*(?:option\s+)?[(\[]?([{letters}])\b", rest)
+        if other:
+            found += [letter, other[1]]
+        elif at_end and (letter.isupper() and (letter not in "AI" or match.start() == 0 or "(" in match[0])):
+            found.append(letter)
+        elif not at_end and _ends_or_continues(letter, rest, options):
+            found.append(letter)
+    return found
+
+
+def _ends_or_continues(letter: str, rest: str, options: tuple[str, ...]) -> bool:
+    if re.match(r"[)\]\"'`}]*\s*(?:[.,;:!)\]\n]|$|-|–|—)", rest):
+        return True
+    own = next(option[2:].strip() for option in options if option[0] == letter.upper())
+    if _bare(rest).startswith(_bare(own)):
+        return True
+    return letter.isupper() and bool(re.match(r"\s*\(?\s*(?:because|since|as|given|based|which|is|\()", rest))
+
+
+def _of_line(line: str, options: tuple[str, ...], letters: str) -> list[str]:
+    """What a line gives as its answer: a letter at its beginning, or an option's own words and nothing else."""
+    if alone := _letter_alone(line, letters):
+        return [alone]
+    if found := re.match(rf"[(\[]?([{letters}])(?:[)\]]\s*[.:]?|[.:])\s+\S", line):
+        return [found[1]]
+    return [option[0] for option in options if _bare(line) == _bare(option[2:])]
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"[^\w,; ]", "", re.sub(r"\s+", " ", text)).strip().casefold()
