@@ -168,7 +168,11 @@ def test_calibration_by_hand() -> None:
     # Softmax of (log 3, 0, 0, 0) is 1/2; of equal values 1/4. Letters beyond a question's options are NaN.
     table[["logp_A", "logp_B", "logp_C", "logp_D"]] = [[np.log(3), 0, 0, 0]] * 2 + [[0, 0, 0, 0], [0, 0, 0, np.nan]]
     bins = calibration_bins(table)
-    assert [(row["low"], row["questions"], row["accuracy"]) for row in bins] == [(0.2, 1, 1), (0.3, 1, 0), (0.5, 2, 0.5)]
+    assert [(row["low"], row["questions"], row["accuracy"]) for row in bins] == [
+        (0.2, 1, 1),
+        (0.3, 1, 0),
+        (0.5, 2, 0.5),
+    ]
     assert [row["confidence"] for row in bins] == pytest.approx([1 / 4, 1 / 3, 1 / 2])
     assert calibration_error(bins) == pytest.approx((3 / 4 + 1 / 3 + 0) / 4)
     assert calibration_bins(toy()) == []

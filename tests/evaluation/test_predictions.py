@@ -137,5 +137,7 @@ def test_what_changes_an_answer_is_in_the_key(tmp_path: Path) -> None:
 
 def test_problems_are_not_kept() -> None:
     with PredictionCache() as cache:
-        assert predict(questions(1), RuleScorer(lambda q, _: Reply(problem="busy")), cache=cache)["status"][0] == "missing"
+        assert (
+            predict(questions(1), RuleScorer(lambda q, _: Reply(problem="busy")), cache=cache)["status"][0] == "missing"
+        )
         assert predict(questions(1), RuleScorer(lambda q, _: says("A")), cache=cache)["status"][0] == "scored"

@@ -59,7 +59,7 @@ def _ways(text: str, options: tuple[str, ...], letters: str) -> Iterator[list[st
     yield _certain(final, text, options, letters)
     yield _certain(matches, text, options, letters)
     correct = rf"{letter}(?:\s*[.:][^.\n]*)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b(?:\s+(?:answer|option|choice))?"
-    yield _certain([*re.finditer(correct, text, re.IGNORECASE)], text, options, letters, at_end=True)
+    yield _certain([*re.finditer(correct, text, re.IGNORECASE)], text, options, letters, closed=True)
     chosen = rf"(?:choose|pick|select|go\s+with|opt\s+for)\s+(?:the\s+)?{letter}"
     yield _certain([*re.finditer(chosen, text, re.IGNORECASE)], text, options, letters)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -68,18 +68,20 @@ def _ways(text: str, options: tuple[str, ...], letters: str) -> Iterator[list[st
 
 
 def _certain(
-    matches: list[re.Match[str]], text: str, options: tuple[str, ...], letters: str, at_end: bool = False
+    matches: list[re.Match[str]], text: str, options: tuple[str, ...], letters: str, closed: bool = False
 ) -> list[str]:
-    """The letters of matches that are letters for sure: "a" can be a word, and "A or B" is two."""
+    """The letters of matches that are letters for sure: "a" can be a word, and "A or B" is two.
+
+    Args:
+        closed: what follows the letter is part of the match.
+    """
     found = []
     for match in matches:
-        letter, rest = match[1], text[match.end() if at_end else match.end(1) :]
+        letter, rest = match[1], text[match.end() if closed else match.end(1) :]
         other = re.match(rf"[)\]\s,]*(?:or|and|/|,|&)\s*(?:option\s+)?[(\[]?([{letters}])\b", rest)
         if other:
             found += [letter, other[1]]
-        elif at_end and (letter.isupper() and (letter not in "AI" or match.start() == 0 or "(" in match[0])):
-            found.append(letter)
-        elif not at_end and _ends_or_continues(letter, rest, options):
+        elif letter.isupper() if closed else _ends_or_continues(letter, rest, options):
             found.append(letter)
     return found
 
