@@ -7,7 +7,8 @@ something taken away (a control). What the numbers mean:
   a text without an answer, so that a model cannot gain by losing either. asked = scored + unparsed + missing.
 - A question that has no counterpart under a control is `left_out` of it: it is not asked there, and the control is
   compared with the score on the rest.
-- Micro weighs every question the same, macro every type that was asked.
+- Micro weighs every question the same, macro every type that was asked. A row so broken that it has no type counts in
+  micro alone.
 - Intervals are 95 % percentile intervals of a bootstrap over source videos (`dsr.intervals`). An accuracy of exactly 0
   or 1 gets an interval without width, and a group from a single source video gets none.
 - A control is paired with the score: `gain` is score minus control on the same questions, resampled together.
@@ -114,7 +115,8 @@ def breakdown(predictions: pd.DataFrame, resamples: int, seed: int) -> pd.DataFr
         asked = status != "left_out"
         right = (run["correct"].to_numpy(bool) & (status == "scored")).astype(float)
         lost = score_right - right
-        chance = 1 / run["num_options"].to_numpy(float) if "num_options" in run else np.full(len(run), CHANCE)
+        # A malformed row may have no options.
+        chance = 1 / run["num_options"].astype(float).where(run["num_options"] > 0).to_numpy()
         for by, group, members in groups:
             own = members & asked
             rows.append(
@@ -126,7 +128,7 @@ def breakdown(predictions: pd.DataFrame, resamples: int, seed: int) -> pd.DataFr
                     **{s: int((members & (status == s)).sum()) for s in ("scored", "unparsed", "missing", "left_out")},
                     "correct": int(right[own].sum()),
                     "source_videos": len(np.unique(videos[own])),
-                    "chance": chance[own].mean() if own.any() else np.nan,
+                    "chance": _mean(chance[own]),
                 }
             )
             columns += [_Column(by, group, right, own), _Column(by, group, lost, own)]
@@ -143,6 +145,12 @@ def breakdown(predictions: pd.DataFrame, resamples: int, seed: int) -> pd.DataFr
     for column, values in (("gain", means), ("gain_low", low), ("gain_high", high)):
         table[column] = np.where(gains, values[1::2], np.nan)
     return table
+
+
+def _mean(values: np.ndarray) -> float:
+    """NaN where all are."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else np.nan
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,8 @@ def options_of(value: Any) -> dict[str, str]:
             value = json.loads(value)
         except ValueError:
             marks = list(re.finditer(r"(?:^|[;\n])\s*([A-Z])\s*[:.)]\s*", value))
-            ends = [mark.start() for mark in marks[1:]] + [len(value)]
-            value = {mark[1]: value[mark.end() : end] for mark, end in zip(marks, ends, strict=True)}
+            ends = [*(mark.start() for mark in marks[1:]), len(value)]
+            value = {mark[1]: value[mark.end() : end] for mark, end in zip(marks, ends, strict=False)}
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):
