@@ -110,6 +110,36 @@ def evaluate(
     stage.run_benchmark(params, root, benchmark, benchmark_root, model, variant, workers)
 
 
+RunName = Annotated[str, typer.Argument(help="Predictions file, project folder, git revision or DVC experiment.")]
+ControlName = Annotated[str, typer.Option(help="Which run of each: score, or a control.")]
+ComparisonFile = Annotated[Path | None, typer.Option(help="JSON file to write the comparison to.")]
+ExportFormat = Annotated[str, typer.Argument(help="vlmevalkit, lmms-eval, qwen-sft or sharegpt.")]
+ExportFolder = Annotated[Path, typer.Argument(help="Folder to write, with the videos.")]
+ExportQuestions = Annotated[str, typer.Option(help="bench, train, or a parquet file of questions.")]
+
+
+@app.command(rich_help_panel=TOOLS)
+def compare(
+    a: RunName,
+    b: RunName,
+    root: Root = Path(),
+    control: ControlName = "score",
+    output: ComparisonFile = None,
+) -> None:
+    """Is B better than A? Paired on the same questions, by type, with intervals and McNemar's exact test."""
+    options = load(root / "params.yaml").evaluate
+    stage = import_module("dsr.evaluation.compare")
+    stage.run(root, a, b, control, options.bootstrap, options.seed, output)
+
+
+@app.command(rich_help_panel=TOOLS)
+def export(
+    format: ExportFormat, folder: ExportFolder, root: Root = Path(), questions: ExportQuestions = "bench"
+) -> None:
+    """Write questions and videos in the format of another tool."""
+    import_module("dsr.evaluation.exports").run(root, format, folder, questions)
+
+
 @app.command(rich_help_panel=TOOLS)
 def doctor(root: Root = Path()) -> None:
     """Check this machine: versions, devices, weights found or missing, free disk."""

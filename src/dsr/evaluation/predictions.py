@@ -184,6 +184,7 @@ def _table(
     keep = control not in REWRITTEN and "option_states" in questions
     states = list(questions["option_states"]) if keep else [()] * count
     for column, letters in (("answer_states", answers), ("predicted_states", predictions)):
-        table[column] = [str(s[LETTERS.index(l)]) if l and len(s) else "" for s, l in zip(states, letters, strict=True)]
+        told = zip(states, letters, strict=True)
+        table[column] = [str(own[LETTERS.index(letter)]) if letter and len(own) else "" for own, letter in told]
     table[[f"logp_{letter}" for letter in LETTERS[:width]]] = log_probs
     return table[[*FIXED_COLUMNS, *(f"logp_{letter}" for letter in LETTERS[:width])]]

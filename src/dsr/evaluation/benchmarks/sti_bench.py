@@ -1,6 +1,6 @@
 """STI-Bench: qa.parquet with Video, ID, time_start, time_end, Question, Candidates (a mapping A … E, or its JSON),
-Answer (a letter), Task; videos in video/. As in its own evaluation, a question begins with the part of the video that it is
-about.
+Answer (a letter), Task; videos in video/. As in its own evaluation, a question begins with the part of the video that
+it is about.
 """
 
 from collections.abc import Mapping
