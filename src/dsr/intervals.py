@@ -1,8 +1,8 @@
 """95 % intervals by bootstrap over source videos: questions about one video share its scene, and are right or wrong
 together, so that questions drawn one by one would look surer than they are.
 
-How often each video is drawn is a multinomial; a sum over drawn videos is then a matrix product, and every statistic
-of a table is resampled with the same draws, so that differences between them are paired.
+How often each video is drawn is counted; a sum over drawn videos is then a matrix product, and every statistic of a
+table is resampled with the same draws, so that differences between them are paired.
 """
 
 import numpy as np
@@ -30,7 +30,9 @@ def resampled_means(sums: np.ndarray, counts: np.ndarray, resamples: int, seed: 
     means = np.full((resamples, sums.shape[1]), np.nan)
     for start in range(0, resamples, _RESAMPLES_AT_ONCE):
         rows = means[start : start + _RESAMPLES_AT_ONCE]
-        drawn = rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), size=len(rows)).astype(float)
+        # Counting draws gives a multinomial, many times faster than numpy's own where there are many videos.
+        draws = rng.integers(num_videos, size=(len(rows), num_videos))
+        drawn = np.stack([np.bincount(draw, minlength=num_videos) for draw in draws]).astype(float)
         totals = np.broadcast_to(drawn @ counts, rows.shape)
         np.divide(drawn @ sums, totals, out=rows, where=totals > 0)
     return means

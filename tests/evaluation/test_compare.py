@@ -16,7 +16,7 @@ from dsr.files import write_parquet
 def predictions(right: str, *, kinds: str = "", asked: str = "") -> pd.DataFrame:
     """One question a character: 1 right, 0 wrong, - missing. Types by letter, two questions a video."""
     count = len(right)
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "control": "score",
             "qa_id": [f"q{k}" for k in range(count)],
@@ -27,7 +27,6 @@ def predictions(right: str, *, kinds: str = "", asked: str = "") -> pd.DataFrame
             "status": ["missing" if c == "-" else "scored" for c in right],
         }
     )
-    return table
 
 
 def test_figures_by_hand() -> None:

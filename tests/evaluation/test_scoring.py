@@ -15,10 +15,9 @@ torch = pytest.importorskip("torch")
 
 from dsr.console import StageError  # noqa: E402
 from dsr.cues.schema import write_cues  # noqa: E402
-from dsr.evaluation.evaluate import run  # noqa: E402
 from dsr.evaluation.clip_views import change_frames  # noqa: E402
 from dsr.evaluation.controls import CONTROLS, ControlError  # noqa: E402
-from dsr.evaluation.evaluate import evaluate  # noqa: E402
+from dsr.evaluation.evaluate import evaluate, run  # noqa: E402
 from dsr.evaluation.predictions import predict  # noqa: E402
 from dsr.evaluation.questions import read_row  # noqa: E402
 from dsr.evaluation.scoring import CheckpointScorer, load_scorer  # noqa: E402
@@ -89,9 +88,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return build(tmp_path_factory.mktemp("project"), GSM(num_tokens=4))
 
 
-def scorer_of(
-    root: Path, questions: pd.DataFrame | None = None, options: Evaluate = Evaluate(batch_size=5)
-) -> CheckpointScorer:
+BY_FIVES = Evaluate(batch_size=5)
+
+
+def scorer_of(root: Path, questions: pd.DataFrame | None = None, options: Evaluate = BY_FIVES) -> CheckpointScorer:
     if questions is None:
         questions = read_questions(root / "data/qa/bench.parquet")
     return load_scorer(root / "models/gsm", lambda processor: ClipStore(root, processor), questions, options, workers=1)

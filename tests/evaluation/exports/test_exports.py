@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -126,7 +125,7 @@ def test_lmms_eval_task(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def vlmeval(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def vlmeval(monkeypatch: pytest.MonkeyPatch) -> None:
     """What VLMEvalKit gives a dataset class: a base that reads the TSV, and files by ending."""
 
     class VideoBaseDataset:
@@ -149,7 +148,6 @@ def vlmeval(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "vlmeval.smp": smp,
     }.items():
         monkeypatch.setitem(sys.modules, name, module)
-    yield
 
 
 def test_vlmevalkit_dataset(root: Path, tmp_path: Path, vlmeval: None, monkeypatch: pytest.MonkeyPatch) -> None:
