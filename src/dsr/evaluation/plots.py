@@ -18,6 +18,14 @@ _WORDS: Mapping[str, Sequence[Mapping[str, str]]] = {
         {"+": "left", "0": "neither", "-": "right"},
         {"+": "above", "0": "neither", "-": "below"},
     ],
+    **dict.fromkeys(
+        ("ori", "dir_pred"),
+        (
+            {"+": "forward", "0": "neither", "-": "backward"},
+            {"+": "left", "0": "neither", "-": "right"},
+            {"+": "up", "0": "neither", "-": "down"},
+        ),
+    ),
 }
 _AXES = ("front / behind", "left / right", "above / below")
 
@@ -58,7 +66,8 @@ def confusion_rows(score: pd.DataFrame) -> list[dict[str, Any]]:
     The runs of states that the predicted and the right option tell are compared place by place, as far as both go; a
     direction's three axes each on their own. `share` is of a right state's places.
     """
-    answered = score[(score["status"] == "scored") & (score["answer_states"] != "") & (score["type"] != "non_temp")]
+    told = (score["answer_states"] != "") & score["type"].map(lambda kind: kind.split("_", 1)[-1] in _WORDS)
+    answered = score[(score["status"] == "scored") & told]
     counts: Counter[tuple[str, int, str, str]] = Counter()
     for kind, right, predicted in zip(
         answered["type"], answered["answer_states"], answered["predicted_states"], strict=True
@@ -70,7 +79,7 @@ def confusion_rows(score: pd.DataFrame) -> list[dict[str, Any]]:
         totals[kind, axis, right] += count
     rows = []
     for (kind, axis, right, predicted), count in sorted(counts.items()):
-        words = _WORDS.get(kind.split("_", 1)[1], _WORDS["dir"])
+        words = _WORDS[kind.split("_", 1)[1]]
         rows.append(
             {
                 "type": kind if len(words) == 1 else f"{kind}, {_AXES[axis]}",
