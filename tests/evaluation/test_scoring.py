@@ -149,6 +149,24 @@ def test_a_video_is_shown_as_the_control_says(root: Path) -> None:
             np.testing.assert_array_equal(pixels(shown, size)[:frames], expected)
 
 
+def test_an_encoder_that_looks_at_the_video_sees_what_the_geometry_is_of(root: Path) -> None:
+    store, lenders = scorer_of(root).store, {"filmed_0": "filmed_1"}
+    own, lent = (store.video(clip, 8).patches for clip in ("filmed_0", "filmed_1"))
+
+    def seen(control: str, of_geometry: bool) -> torch.Tensor:
+        clips = ShownClips(store, CONTROLS[control], lenders if control == "shuffled_geometry" else {})
+        return clips.video(clips.donors(["filmed_0"])["filmed_0"] if of_geometry else "filmed_0", 8).patches
+
+    assert torch.equal(seen("shuffled_geometry", True), lent)
+    assert torch.equal(seen("shuffled_geometry", False), own)
+    assert not seen("zeroed_geometry", True).any()
+    assert torch.equal(seen("zeroed_geometry", False), own)
+    assert torch.equal(seen("black_video", True), own)
+    assert not seen("black_video", False).any()
+    for control in ("first_frame", "reversed_time", "mirrored"):
+        assert torch.equal(seen(control, True), seen(control, False))
+
+
 def pixels(video: Video, processor) -> np.ndarray:
     """Frames [T, H, W, 3] of patches, laid out one by one as Qwen2.5-VL documents them."""
     t, h, w = video.grid_thw

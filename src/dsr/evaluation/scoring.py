@@ -109,10 +109,9 @@ class CheckpointScorer:
 
     def __call__(self, questions: Sequence[Question], control: str) -> Iterator[dict[int, Reply]]:
         """See `Scorer`."""
-        shown = ShownClips(self.store, CONTROLS[control], self._donors_of(control))
         blind = CONTROLS[control].video == "none"
-        collate = Collator(self.processor, self.model.config, shown, control="blind" if blind else "score")
         examples = [self._example(question) for question in questions]
+        collate = self._collator(control, examples)
         for batch in console.track(self._batches(examples), f"evaluate: {control}"):
             problems = {} if blind else {i: self._unreadable(examples[i]) for i in batch}
             rows = [i for i in batch if not problems.get(i)]
@@ -126,6 +125,16 @@ class CheckpointScorer:
                 )
                 replies |= dict(zip(rows, answers, strict=True))
             yield replies
+
+    def _collator(self, control: str, examples: Sequence[Example]) -> Collator:
+        shown, config = CONTROLS[control], self.model.config
+        if shown.video == "none":
+            return Collator(self.processor, config, self.store, control="blind")
+        if (shown.video, shown.geometry) == ("whole", "own"):
+            return Collator(self.processor, config, self.store)
+        clips = ShownClips(self.store, shown, self._donors_of(control))
+        donors = clips.donors({example.clip_id for example in examples})
+        return Collator(self.processor, config, clips, control="shuffled_geometry", donors=donors)
 
     @torch.inference_mode()
     def _likelihoods(self, inputs: Mapping[str, Any], examples: Sequence[Example], rows: Sequence[int]) -> list[Reply]:
