@@ -197,7 +197,7 @@ def test_a_control_is_compared_on_the_questions_that_it_asks() -> None:
 
 
 def test_the_metrics_file_shows_few_numbers_and_lists_the_rest() -> None:
-    metrics, _ = evaluation_metrics(pd.concat([toy(), always_a()]), resamples=200, seed=1)
+    metrics = evaluation_metrics(pd.concat([toy(), always_a()]), resamples=200, seed=1)
     accuracy = metrics["accuracy"]
     assert {name: accuracy[name] for name in ("micro", "macro", "quartet", "chance", "blind")} == {
         "micro": 0.7,

@@ -21,7 +21,7 @@ from dsr.console import StageError
 from dsr.evaluation import plots
 from dsr.evaluation.benchmarks import read_benchmark
 from dsr.evaluation.controls import ROTATIONS, SCORE, ControlError
-from dsr.evaluation.metrics import evaluation_metrics
+from dsr.evaluation.metrics import breakdown, file_content
 from dsr.evaluation.prediction_cache import PredictionCache
 from dsr.evaluation.predictions import Scorer, predict
 from dsr.files import write_json, write_parquet
@@ -120,7 +120,7 @@ def evaluate(
     A control that makes no sense for this model or these clips is left out with a warning.
 
     Returns:
-        Metrics, predictions, and the breakdown of `evaluation_metrics`.
+        Metrics, predictions, and their breakdown.
 
     Raises:
         StageError: not one question can be scored.
@@ -139,7 +139,8 @@ def evaluate(
                 console.warn(f"control {control} left out: {error}")
     # Clips can turn out to be unreadable on the way; they are missing from every run.
     predictions = _missing_everywhere(pd.concat(runs, ignore_index=True))
-    metrics, table = evaluation_metrics(predictions, options.bootstrap, options.seed)
+    table = breakdown(predictions, options.bootstrap, options.seed)
+    metrics = file_content(predictions, table)
     report(metrics)
     for note in scorer.notes:
         console.warn(note)

@@ -31,8 +31,9 @@ from dsr.evaluation.controls import ROTATIONS, SCORE
 from dsr.intervals import interval, resampled_means
 from dsr.qa.templates import TYPES
 
-CHANCE = 0.25
-"""Of a question with four options."""
+OPTIONS = 4
+"""Of a question whose table does not say how many."""
+CHANCE = 1 / OPTIONS
 QUARTET_SIZE = 4
 QUARTET_CHANCE = CHANCE**QUARTET_SIZE
 ALL = "all"
@@ -42,8 +43,13 @@ COUNTS = ("asked", "scored", "unparsed", "missing")
 BINS = 10
 
 
-def evaluation_metrics(predictions: pd.DataFrame, resamples: int, seed: int) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The content of metrics/eval.json, and the breakdown behind it.
+def evaluation_metrics(predictions: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+    """The content of metrics/eval.json: `file_content` of a breakdown."""
+    return file_content(predictions, breakdown(predictions, resamples, seed))
+
+
+def file_content(predictions: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
+    """The content of metrics/eval.json.
 
     The mappings of metrics/eval.json hold the few numbers that `dvc metrics` shows. DVC leaves lists alone, so the
     lists hold the rest: `runs` (every run, overall and by type, with counts and intervals), `quartets`, `letters`,
@@ -51,11 +57,10 @@ def evaluation_metrics(predictions: pd.DataFrame, resamples: int, seed: int) -> 
 
     Args:
         predictions: the columns of `dsr.evaluation.predictions`; at least one row whose control is "score".
-        resamples: bootstrap resamples behind each interval.
+        table: their `breakdown`.
     """
     runs = dict(list(predictions.groupby("control", sort=False)))
     score = runs[SCORE]
-    table = breakdown(predictions, resamples, seed)
     by_type = table[table["by"].isin((ALL, "type"))]
     rows = {(row["control"], row["group"]): row for row in by_type.to_dict("records")}
     micro = rows[SCORE, "micro"]
@@ -86,11 +91,15 @@ def evaluation_metrics(predictions: pd.DataFrame, resamples: int, seed: int) -> 
         "calibration_bins": [_plain(row) for row in bins],
         "missing": _reasons(score, "missing"),
         "left_out": [{"control": name, **row} for name in runs for row in _reasons(runs[name], "left_out")],
-    }, table
+    }
 
 
 def breakdown(predictions: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """Counts, accuracy and intervals of every run, overall and by each of GROUPINGS that the table knows.
+
+    Args:
+        predictions: as `file_content`.
+        resamples: bootstrap resamples behind each interval.
 
     Returns:
         Columns control; by ("all", or one of GROUPINGS); group ("micro" and "macro" for all; types in their published
@@ -116,7 +125,8 @@ def breakdown(predictions: pd.DataFrame, resamples: int, seed: int) -> pd.DataFr
         right = (run["correct"].to_numpy(bool) & (status == "scored")).astype(float)
         lost = score_right - right
         # A malformed row may have no options.
-        chance = 1 / run["num_options"].astype(float).where(run["num_options"] > 0).to_numpy()
+        options = run["num_options"] if "num_options" in run else pd.Series(OPTIONS, index=run.index)
+        chance = 1 / options.astype(float).where(options > 0).to_numpy()
         for by, group, members in groups:
             own = members & asked
             rows.append(
