@@ -14,6 +14,11 @@ Parser = Literal["strict", "lenient"]
 
 _CLOSED_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _OPEN_THOUGHT = re.compile(r"<think(?:ing)?>.*", re.DOTALL | re.IGNORECASE)
+_DENIAL = re.compile(
+    r"\b(?:not|never|neither|nor|wrong|incorrect|false|unlikely|except|excluded?)\b|n[’']t\b", re.IGNORECASE
+)
+_DENIED = re.compile(r"(?:\b(?:not|never|neither|nor|doubt)|n[’']t)\s+(?:\w+\s+){0,3}$", re.IGNORECASE)
+"""Before a statement, which then says the contrary."""
 _END_OF_THOUGHT = re.compile(r".*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 
 
@@ -43,28 +48,39 @@ def _letter_alone(text: str, letters: str) -> str:
 
 def _ways(text: str, options: tuple[str, ...], letters: str) -> Iterator[list[str]]:
     """The letters that each way of answering finds in a text, the most explicit way first."""
-    letter = rf"[(\[]?\s*(?:option\s+|choice\s+)?[(\[]?([{letters}])\b[)\]]?"
-    yield [_letter_alone(text, letters)] if _letter_alone(text, letters) else []
-    tagged = re.findall(
-        r"<answer>(.*?)</answer>|\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}", text, re.DOTALL | re.IGNORECASE
-    )
-    insides = [re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", a or b).strip() for a, b in tagged]
-    # The last tag is the answer; what it holds may be a letter, a letter with its text, or an option's text.
-    yield _of_line(insides[-1], options, letters) if insides else []
-    sentence = rf"(?:answer|option|choice)(?:\s+\w+){{0,2}}?\s*(?:is|would\s+be|should\s+be|[:=])\s*[:\"'`]*\s*{letter}"
-    matches = [*re.finditer(sentence, text, re.IGNORECASE)]
-    final = [
-        m for m in matches if re.search(r"final\s+answer|final\s+choice", text[max(0, m.start() - 8) : m.end()], re.I)
-    ]
-    yield _certain(final, text, options, letters)
-    yield _certain(matches, text, options, letters)
-    correct = rf"{letter}(?:\s*[.:][^.\n]*)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b(?:\s+(?:answer|option|choice))?"
-    yield _certain([*re.finditer(correct, text, re.IGNORECASE)], text, options, letters, closed=True)
-    chosen = rf"(?:choose|pick|select|go\s+with|opt\s+for)\s+(?:the\s+)?{letter}"
-    yield _certain([*re.finditer(chosen, text, re.IGNORECASE)], text, options, letters)
+    yield [alone] if (alone := _letter_alone(text, letters)) else []
+    yield _tagged(text, options, letters)
+    yield from _stated(text, options, letters)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     yield [found for line in lines for found in _of_line(line, options, letters)]
-    yield re.findall(rf"\(([{letters}])\)", text)
+    yield [] if _DENIAL.search(text) else re.findall(rf"\(([{letters}])\)", text)
+
+
+def _tagged(text: str, options: tuple[str, ...], letters: str) -> list[str]:
+    """What the last <answer> or box holds: a letter, a letter with its text, or an option's text."""
+    tags = r"<answer>(.*?)</answer>|\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+    insides = [a or b for a, b in re.findall(tags, text, re.DOTALL | re.IGNORECASE)]
+    if not insides:
+        return []
+    return _of_line(re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", insides[-1]).strip(), options, letters)
+
+
+def _stated(text: str, options: tuple[str, ...], letters: str) -> Iterator[list[str]]:
+    """The letters that sentences name: as the final answer; then as the answer, the correct or the chosen option."""
+    letter = rf"[(\[]?\s*(?:option\s+|choice\s+)?[(\[]?([{letters}])\b[)\]]?"
+    is_it = rf"(?:answer|option|choice)(?:\s+\w+){{0,2}}?\s*(?:is|would\s+be|should\s+be|[:=])\s*[:\"'`]*\s*{letter}"
+    own_texts = [rf"{option[0]}\b[)\]]?(?:\s*[.:]\s*{re.escape(option[2:].strip(' .'))}\.?)?" for option in options]
+    correct = rf"\b(?=([{letters}]))(?:{'|'.join(own_texts)})\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+    chosen = rf"(?:choose|pick|select|go\s+with|opt\s+for)\s+(?:the\s+)?{letter}"
+    answers, correct_ones, choices = (
+        [*re.finditer(pattern, text, re.IGNORECASE)] for pattern in (is_it, correct, chosen)
+    )
+    final = [m for m in answers if re.search(r"final\s+(?:answer|choice)", text[max(0, m.start() - 8) : m.end()], re.I)]
+    yield _certain(final, text, options, letters)
+    yield [
+        *_certain([*answers, *choices], text, options, letters),
+        *_certain(correct_ones, text, options, letters, closed=True),
+    ]
 
 
 def _certain(
@@ -77,6 +93,8 @@ def _certain(
     """
     found = []
     for match in matches:
+        if _DENIED.search(text[: match.start()]):
+            continue
         letter, rest = match[1], text[match.end() if closed else match.end(1) :]
         other = re.match(rf"[)\]\s,]*(?:or|and|/|,|&)\s*(?:option\s+)?[(\[]?([{letters}])\b", rest)
         if other:
@@ -99,8 +117,9 @@ def _of_line(line: str, options: tuple[str, ...], letters: str) -> list[str]:
     """What a line gives as its answer: a letter at its beginning, or an option's own words and nothing else."""
     if alone := _letter_alone(line, letters):
         return [alone]
-    if found := re.match(rf"[(\[]?([{letters}])(?:[)\]]\s*[.:]?|[.:])\s+\S", line):
-        return [found[1]]
+    if found := re.match(rf"[(\[]?([{letters}])(?:[)\]]\s*[.:]?|[.:])\s+(\S.*)", line):
+        own = next(option[2:].strip() for option in options if option[0] == found[1])
+        return [found[1]] if _bare(found[2]).startswith(_bare(own)) or not _DENIAL.search(found[2]) else []
     return [option[0] for option in options if _bare(line) == _bare(option[2:])]
 
 
