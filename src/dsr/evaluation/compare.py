@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 from scipy.stats import binomtest
 
@@ -149,9 +151,10 @@ def _read(root: Path, name: str) -> pd.DataFrame:
 
 
 def _show(first: str, second: str, result: dict[str, Any]) -> None:
-    table = Table(title=f"B minus A, in points (A: {first}, B: {second})", title_justify="left")
-    for heading in ("", "questions", "A", "B", "B minus A", "95 %", "only A", "only B", "p"):
-        table.add_column(heading, justify="right" if heading else "left")
+    title = escape(f"B minus A, in points (A: {first}, B: {second})")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("", "asked", "A", "B", "B - A", "95 %", "one right", "p"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for row in result["groups"]:
         ends = "" if row["low"] is None else f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
         table.add_row(
@@ -161,10 +164,10 @@ def _show(first: str, second: str, result: dict[str, Any]) -> None:
             f"{row['accuracy_b']:.1%}",
             f"{100 * row['difference']:+.1f}",
             ends,
-            f"{row['only_a']:,}",
-            f"{row['only_b']:,}",
-            f"{row['p']:.4f}",
+            f"{row['only_a']:,} / {row['only_b']:,}",
+            f"{row['p']:.3f}",
         )
+    table.caption = "one right: questions that only A / only B has right; p: McNemar's exact test on them"
     console.console.print(table)
     counts = result["questions"]
     if counts["first_alone"] or counts["second_alone"] or counts["changed"]:
