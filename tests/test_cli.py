@@ -38,6 +38,27 @@ def test_a_stage_without_its_input_says_so_in_one_line(tmp_path: Path, command: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("evaluate",), "data/qa/bench.parquet does not exist"),
+        (("evaluate", "--benchmark", "vlm4d"), "--benchmark-root"),
+        (("evaluate", "--variant", "real"), "go with --benchmark"),
+        (("evaluate", "--benchmark", "vlm4d", "--benchmark-root", "nowhere"), "published at https://"),
+        (("compare", "nothing.parquet", "nothing.parquet"), "no file of predictions"),
+        (("export", "tfrecord", "out"), "known: vlmevalkit, lmms-eval, qwen-sft, sharegpt"),
+        (("export", "sharegpt", "out"), "data/qa/bench.parquet does not exist"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_tool_without_its_input_says_so_in_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str):
+    (tmp_path / "params.yaml").write_text("")
+    done = dsr(*arguments, "--root", str(tmp_path))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert said in " ".join(done.stderr.split())
+
+
 def test_doctor_tells_what_the_machine_has(tmp_path: Path):
     (tmp_path / "params.yaml").write_text("")
     done = dsr("doctor", "--root", str(tmp_path))

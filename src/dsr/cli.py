@@ -79,10 +79,65 @@ def train(root: Root = Path(), workers: Workers = 0) -> None:
     run_stage("dsr.training.train", root, workers)
 
 
+Benchmark = Annotated[str, typer.Option(help="A published benchmark instead: dsr-bench, dsr-train, vlm4d, …")]
+BenchmarkFolder = Annotated[Path | None, typer.Option(help="The benchmark's folder, as published.")]
+Checkpoint = Annotated[Path | None, typer.Option("--model", help="Checkpoint folder instead of models/gsm.")]
+Variant = Annotated[str, typer.Option(help="One part of the benchmark, such as real (vlm4d) or std (dsi-bench).")]
+
+
 @app.command(rich_help_panel=STAGES)
-def evaluate(root: Root = Path(), workers: Workers = 0) -> None:
-    """Score models/gsm on bench.parquet, with controls -> metrics/eval.json and data/predictions/."""
-    run_stage("dsr.evaluation.evaluate", root, workers)
+def evaluate(
+    root: Root = Path(),
+    workers: Workers = 0,
+    benchmark: Benchmark = "",
+    benchmark_root: BenchmarkFolder = None,
+    model: Checkpoint = None,
+    variant: Variant = "",
+) -> None:
+    """Score models/gsm on bench.parquet, with controls -> metrics/eval.json and data/predictions/.
+
+    With --benchmark and --benchmark-root, a published benchmark -> metrics/benchmarks/ and data/predictions/.
+    """
+    if not benchmark:
+        if benchmark_root or model or variant:
+            raise StageError("--benchmark-root, --model and --variant go with --benchmark")
+        run_stage("dsr.evaluation.evaluate", root, workers)
+        return
+    if benchmark_root is None:
+        raise StageError("--benchmark needs --benchmark-root, the folder with its questions and videos")
+    params = load(root / "params.yaml")
+    stage = import_module("dsr.evaluation.evaluate")
+    stage.run_benchmark(params, root, benchmark, benchmark_root, model, variant, workers)
+
+
+RunName = Annotated[str, typer.Argument(help="Predictions file, project folder, git revision or DVC experiment.")]
+ControlName = Annotated[str, typer.Option(help="Which run of each: score, or a control.")]
+ComparisonFile = Annotated[Path | None, typer.Option(help="JSON file to write the comparison to.")]
+ExportFormat = Annotated[str, typer.Argument(help="vlmevalkit, lmms-eval, qwen-sft or sharegpt.")]
+ExportFolder = Annotated[Path, typer.Argument(help="Folder to write, with the videos.")]
+ExportQuestions = Annotated[str, typer.Option(help="bench, train, or a parquet file of questions.")]
+
+
+@app.command(rich_help_panel=TOOLS)
+def compare(
+    a: RunName,
+    b: RunName,
+    root: Root = Path(),
+    control: ControlName = "score",
+    output: ComparisonFile = None,
+) -> None:
+    """Is B better than A? Paired on the same questions, by type, with intervals and McNemar's exact test."""
+    options = load(root / "params.yaml").evaluate
+    stage = import_module("dsr.evaluation.compare")
+    stage.run(root, a, b, control, options.bootstrap, options.seed, output)
+
+
+@app.command(rich_help_panel=TOOLS)
+def export(
+    format: ExportFormat, folder: ExportFolder, root: Root = Path(), questions: ExportQuestions = "bench"
+) -> None:
+    """Write questions and videos in the format of another tool."""
+    import_module("dsr.evaluation.exports").run(root, format, folder, questions)
 
 
 @app.command(rich_help_panel=TOOLS)

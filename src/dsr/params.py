@@ -377,24 +377,90 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server as the model (evaluation/endpoint.py), for `evaluate.mode: endpoint`."""
+
+    url: str = "http://localhost:8000/v1"
+    """Base address; `/chat/completions` is added."""
+    model: str = ""
+    """Name of the model, as the server knows it."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; unset for a server that takes none."""
+    num_frames: int = 16
+    """Frames of a clip that are sent as images, spread evenly over those the question may show."""
+    max_pixels: int = 230_400
+    """Larger frames are made smaller."""
+    jpeg_quality: int = 90
+    max_tokens: int = 256
+    """Longest answer."""
+    timeout: float = 120.0
+    """Seconds for one request."""
+    retries: int = 4
+    """Further attempts where the server is busy, broken or out of reach, each after a longer pause."""
+    pause: float = 1.0
+    """Seconds before the first further attempt; doubled each time."""
+    concurrency: int = 4
+    """Requests under way at once."""
+
+    def __post_init__(self) -> None:
+        require(self.url.startswith(("http://", "https://")), "evaluate.endpoint.url", "an http or https address")
+        for name in ("num_frames", "max_tokens", "concurrency"):
+            require(getattr(self, name) >= 1, f"evaluate.endpoint.{name}", "at least 1")
+        require(self.max_pixels >= 28 * 28, "evaluate.endpoint.max_pixels", "at least 784 (28 x 28)")
+        require(1 <= self.jpeg_quality <= 100, "evaluate.endpoint.jpeg_quality", "between 1 and 100")
+        require(self.timeout > 0, "evaluate.endpoint.timeout", "above 0")
+        for name in ("retries", "pause"):
+            require(getattr(self, name) >= 0, f"evaluate.endpoint.{name}", "at least 0")
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Scoring on the benchmark (evaluation/)."""
 
+    mode: Literal["likelihood", "generate", "endpoint"] = "likelihood"
+    """`likelihood`: log-probability of each option's letter; `generate`: the text that the model writes, greedily;
+    `endpoint`: the text that the model of `evaluate.endpoint` writes."""
+    parser: Literal["lenient", "strict"] = "lenient"
+    """How a letter is read from a text (evaluation/answer_parsing.py)."""
+    max_new_tokens: int = 16
+    """Longest text of mode `generate`."""
     batch_size: int = 16
     """Questions in one forward pass; changes the time and the memory, not the answers."""
-    controls: tuple[Literal["blind", "shuffled_geometry"], ...] = ("blind", "shuffled_geometry")
-    """Runs of the same questions with something taken away: `blind` has neither video nor geometry,
-    `shuffled_geometry` has the geometry of a clip from another source video."""
+    controls: tuple[
+        Literal[
+            "blind",
+            "black_video",
+            "first_frame",
+            "zeroed_geometry",
+            "shuffled_geometry",
+            "reversed_time",
+            "mirrored",
+            "no_question",
+        ],
+        ...,
+    ] = ("blind", "shuffled_geometry")
+    """Runs of the same questions with something taken away or turned round (evaluation/controls.py)."""
+    rotations: bool = False
+    """Ask every question again with its options rotated, for the accuracy under every rotation: four times the
+    work."""
+    cache: bool = True
+    """Keep every prediction in data/predictions/cache.sqlite, by model, prompt, clip and control: a killed run goes
+    on, and what was answered is not asked again."""
     bootstrap: int = 2000
     """Resamples over source videos behind each 95 % interval."""
     seed: int = 1
     """Seeds the resamples and which clip lends its geometry."""
+    endpoint: Endpoint = field(default_factory=Endpoint)
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "evaluate.batch_size", "at least 1")
+        for name in ("batch_size", "max_new_tokens"):
+            require(getattr(self, name) >= 1, f"evaluate.{name}", "at least 1")
         require(len(set(self.controls)) == len(self.controls), "evaluate.controls", "a list without repeats")
         require(self.bootstrap >= 100, "evaluate.bootstrap", "at least 100")
         require(self.seed >= 0, "evaluate.seed", "at least 0")
+        require(
+            self.mode != "endpoint" or bool(self.endpoint.model), "evaluate.endpoint.model", "a name for mode endpoint"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,91 +1,190 @@
-"""From questions to a table of predictions: one row a question and run, whatever it is that scores them."""
+"""From questions to a table of predictions: one row a question and run, whatever it is that scores them.
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+Every question that was asked for has a row in every run, with a status, so that the counts add up:
+
+- `scored`: there is a prediction;
+- `unparsed`: the model wrote a text that gives no letter, or more than one;
+- `missing`: the question could not be put (no video, no cues, malformed), with the reason;
+- `left_out`: the control has no counterpart of the question, with the reason; never in the score itself.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from dsr.splits.split import LETTERS
+from dsr.evaluation.answer_parsing import Parser, parse_answer
+from dsr.evaluation.controls import CONTROLS, REWRITTEN, SCORE
+from dsr.evaluation.prediction_cache import PredictionCache, Reply
+from dsr.evaluation.question_transforms import ClipFacts, UndefinedError
+from dsr.evaluation.questions import LETTERS, Question, about, question_problem, read_row
+from dsr.files import sha256_json
 
-Control = Literal["score", "blind", "shuffled_geometry"]
-LOG_PROBABILITIES = tuple(f"logp_{letter}" for letter in LETTERS)
-COLUMNS = (
-    *("control", "qa_id", "videoID", "source_video", "quartet_id", "type", "answer", "prediction"),
-    *(*LOG_PROBABILITIES, "correct", "status", "reason"),
+PUBLISHED_LETTERS = 4
+"""Log-probability columns that are always there."""
+FIXED_COLUMNS = (
+    *("control", "qa_id", "videoID", "source_video", "quartet_id", "type"),
+    *("viewpoint", "target", "answer_length", "category", "num_options", "asked"),
+    *("answer", "prediction", "correct", "status", "reason", "text", "answer_states", "predicted_states"),
 )
+"""`asked` is a hash of the question and its options as they are in the table; `text` what the model wrote, if it
+wrote; the states are those of `option_states`, where the table has them and the control leaves the options alone.
+Log-probabilities follow: logp_A … logp_D, and more where a question has more options; NaN where there are none."""
 
 
 class Scorer(Protocol):
-    """Scores the options of questions; `missing` says what it cannot score."""
+    """Answers questions; `missing` says which it cannot be asked."""
 
     @property
     def missing(self) -> Mapping[str, str]:
-        """qa_id -> why the question cannot be scored (no cues, unreadable video, …)."""
+        """qa_id -> why the question cannot be asked (no cues, unreadable video, …)."""
         ...
 
-    def __call__(self, qa_ids: Sequence[str], control: Control) -> np.ndarray:
-        """[n, 4] float log-probability of each option's letter, for questions that are not missing.
+    @property
+    def identity(self) -> str:
+        """A hash of all that decides an answer besides the question and the clip: weights, code, scoring mode."""
+        ...
 
-        A question that turns out to be unusable gets NaN, and is in `missing` from then on.
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of the result must know of how it came about."""
+        ...
+
+    def facts(self, clip_id: str) -> ClipFacts:
+        """What of a clip a rewritten question's words depend on; of clips whose questions are not missing."""
+        ...
+
+    def clip_hash(self, clip_id: str, control: str) -> str:
+        """A hash of what the model is shown of a clip under a control.
 
         Raises:
             ControlError: the control makes no sense for this model or these clips.
         """
         ...
 
+    def __call__(self, questions: Sequence[Question], control: str) -> Iterator[dict[int, Reply]]:
+        """Replies to questions by their place, a batch at a time.
 
-class ControlError(Exception):
-    """Why a control cannot be run; it is left out, and the reader is told."""
-
-
-def predict(questions: pd.DataFrame, scorer: Scorer, control: Control = "score") -> pd.DataFrame:
-    """One run over the questions, in their order.
-
-    The prediction is the option with the highest log-probability, the first of equals. A missing question has
-    none, and is missing from the controls as well, so that all runs are about the same questions.
-
-    Returns:
-        `COLUMNS`; `prediction` is "" and the log-probabilities NaN where `status` is "missing".
-    """
-    scores = np.full((len(questions), len(LETTERS)), np.nan)
-    asked = ~questions["qa_id"].isin(scorer.missing).to_numpy()
-    if asked.any():
-        scores[asked] = scorer(list(questions["qa_id"][asked]), control)
-    reasons = questions["qa_id"].map(lambda qa_id: scorer.missing.get(qa_id, "")).to_numpy(object)
-    scored = reasons == ""
-    table = questions[["qa_id", "videoID", "source_video", "quartet_id", "type", "answer"]].reset_index(drop=True)
-    table["control"] = control
-    best = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
-    table["prediction"] = np.where(scored, np.array(LETTERS)[best], "").astype(object)
-    table[list(LOG_PROBABILITIES)] = scores
-    table["correct"] = scored & (table["prediction"] == table["answer"])
-    table["status"] = np.where(scored, "scored", "missing").astype(object)
-    table["reason"] = reasons
-    return table[list(COLUMNS)]
+        Raises:
+            ControlError: as `clip_hash`.
+        """
+        ...
 
 
-def geometry_donors(source_videos: Mapping[str, str], seed: int) -> dict[str, str]:
-    """Which clip lends each clip its geometry: another one, of another source video, and each lends once.
+def predict(
+    questions: pd.DataFrame,
+    scorer: Scorer,
+    control: str = SCORE,
+    parser: Parser = "lenient",
+    cache: PredictionCache | None = None,
+) -> pd.DataFrame:
+    """One run over the questions, in their order; replies that the cache holds are not asked for again.
 
-    The clips stand in a circle, those of one source video side by side, in a seeded order; each takes from
-    the clip as many places ahead as the largest source video has clips. Where one source video has more than
-    half of the clips there is no such assignment, and a clip may get another clip of its own source video.
+    The prediction is the option with the highest log-probability (the first of equals), or the letter that the text
+    gives. A missing question is missing from all controls as well, so that all runs are about the same questions.
 
     Args:
-        source_videos: {clip: its source video}.
+        questions: of `dsr.splits.split.read_questions` or a benchmark's reader; a column `problem` that is not ""
+            makes a row missing.
+
+    Returns:
+        `FIXED_COLUMNS` and the log-probabilities.
 
     Raises:
-        ControlError: fewer than two clips.
+        ControlError: the control makes no sense for this model or these clips.
     """
-    if len(source_videos) < 2:
-        raise ControlError("fewer than two clips: nothing to take other geometry from")
-    rng = np.random.default_rng(seed)
-    videos = sorted(set(source_videos.values()))
-    place = dict(zip(videos, rng.permutation(len(videos)), strict=True))
-    clips = sorted(source_videos)
-    circle = [clips[i] for i in rng.permutation(len(clips))]
-    circle.sort(key=lambda clip: place[source_videos[clip]])
-    largest = max(np.bincount([place[source_videos[clip]] for clip in circle]))
-    step = int(largest) if 2 * largest <= len(circle) else 1
-    return {clip: circle[(k + step) % len(circle)] for k, clip in enumerate(circle)}
+    asked = [read_row(row) for row in questions.to_dict("records")]
+    given = list(questions["problem"]) if "problem" in questions else [""] * len(asked)
+    reasons = [
+        problem or question_problem(question) or scorer.missing.get(question.qa_id, "")
+        for problem, question in zip(given, asked, strict=True)
+    ]
+    put: dict[int, Question] = {}
+    left_out: dict[int, str] = {}
+    for row, (question, reason) in enumerate(zip(asked, reasons, strict=True)):
+        if reason:
+            continue
+        try:
+            put[row] = CONTROLS[control].rewrite(question, scorer.facts(question.clip_id))
+        except UndefinedError as error:
+            left_out[row] = str(error)
+    replies = _ask(put, scorer, control, cache or PredictionCache())
+    for row, reply in replies.items():
+        reasons[row] = reply.problem
+    return _table(questions, asked, put, replies, reasons, left_out, control, parser)
+
+
+def question_hash(question: Question) -> str:
+    """Which question it is, whatever its id: a hash of clip, text, options and answer."""
+    return sha256_json([question.clip_id, question.question, question.options, question.answer])[:16]
+
+
+def _ask(put: Mapping[int, Question], scorer: Scorer, control: str, cache: PredictionCache) -> dict[int, Reply]:
+    clips = {clip: scorer.clip_hash(clip, control) for clip in dict.fromkeys(q.clip_id for q in put.values())}
+    keys = {
+        row: sha256_json(
+            {
+                "model": scorer.identity,
+                "prompt": [question.question, question.options, question.shown_frames],
+                "clip": clips[question.clip_id],
+                "control": control,
+            }
+        )
+        for row, question in put.items()
+    }
+    kept = cache.get(keys.values())
+    replies = {row: kept[key] for row, key in keys.items() if key in kept}
+    rest = [row for row in put if row not in replies]
+    if rest:
+        for batch in scorer([put[row] for row in rest], control):
+            found = {rest[place]: reply for place, reply in batch.items()}
+            cache.put({keys[row]: reply for row, reply in found.items()})
+            replies |= found
+    return replies
+
+
+def _table(
+    questions: pd.DataFrame,
+    asked: Sequence[Question],
+    put: Mapping[int, Question],
+    replies: Mapping[int, Reply],
+    reasons: Sequence[str],
+    left_out: Mapping[int, str],
+    control: str,
+    parser: Parser,
+) -> pd.DataFrame:
+    count = len(asked)
+    width = max([PUBLISHED_LETTERS, *(len(q.options) for q in asked)])
+    log_probs = np.full((count, width), np.nan)
+    predictions, statuses, texts = [""] * count, ["missing"] * count, [""] * count
+    for row in left_out:
+        statuses[row] = "left_out"
+    for row, reply in replies.items():
+        if reply.problem:
+            continue
+        if reply.log_probs is not None:
+            log_probs[row, : len(reply.log_probs)] = reply.log_probs
+            predictions[row] = LETTERS[int(np.argmax(reply.log_probs))]
+        else:
+            texts[row] = reply.text or ""
+            predictions[row] = parse_answer(texts[row], put[row].options, parser)
+        statuses[row] = "scored" if predictions[row] else "unparsed"
+    answers = [put.get(row, question).answer for row, question in enumerate(asked)]
+    table = questions[["qa_id", "videoID", "source_video", "quartet_id", "type"]].reset_index(drop=True).astype(object)
+    table["control"] = control
+    table[["viewpoint", "target", "answer_length", "category"]] = about(questions).reset_index(drop=True)
+    table["num_options"] = [len(question.options) for question in asked]
+    table["asked"] = [question_hash(question) for question in asked]
+    table["answer"], table["prediction"] = answers, predictions
+    table["correct"] = [bool(p) and p == a for p, a in zip(predictions, answers, strict=True)]
+    table["status"] = statuses
+    table["reason"] = [left_out.get(row, reason) for row, reason in enumerate(reasons)]
+    table["text"] = texts
+    keep = control not in REWRITTEN and "option_states" in questions
+    states = list(questions["option_states"]) if keep else [()] * count
+    for column, letters in (("answer_states", answers), ("predicted_states", predictions)):
+        told = zip(states, letters, strict=True)
+        table[column] = [str(own[LETTERS.index(letter)]) if letter and len(own) else "" for own, letter in told]
+    table[[f"logp_{letter}" for letter in LETTERS[:width]]] = log_probs
+    return table[[*FIXED_COLUMNS, *(f"logp_{letter}" for letter in LETTERS[:width])]]

@@ -72,34 +72,36 @@ def build_prompt(
     return Prompt(ids, asks, answers, ends)
 
 
-def letter_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def letter_ids(tokenizer: PreTrainedTokenizerBase, letters: Sequence[str] = LETTERS) -> list[int]:
     """The token of each letter.
 
     Raises:
         ValueError: the tokenizer has no single token for one.
     """
-    ids = [tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in LETTERS]
+    ids = [tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in letters]
     if any(len(i) != 1 for i in ids):
-        raise ValueError(f"the tokenizer splits an option letter: {dict(zip(LETTERS, ids, strict=True))}")
+        raise ValueError(f"the tokenizer splits an option letter: {dict(zip(letters, ids, strict=True))}")
     return [i[0] for i in ids]
 
 
 @torch.no_grad()
-def option_log_probs(model: Any, batch: Mapping[str, Any]) -> Tensor:
+def option_log_probs(model: Any, batch: Mapping[str, Any], letter_tokens: Sequence[int] | None = None) -> Tensor:
     """Log-probability of each letter as the next token, in one forward pass.
 
     Args:
         batch: of `dsr.training.collate.Collator`, padded on the left, without answers.
+        letter_tokens: of the letters, l of them; None: the four of the model's configuration.
 
     Returns:
-        [b, 4] float32 on the CPU. Over the whole vocabulary: the four do not add up to one.
+        [b, l] float32 on the CPU. Over the whole vocabulary: the letters' do not add up to one.
 
     Raises:
         ValueError: the model returned NaN or infinity.
     """
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-    chosen = logits.log_softmax(-1)[:, model.config.letter_token_ids].cpu()
+    letters = list(model.config.letter_token_ids if letter_tokens is None else letter_tokens)
+    chosen = logits.log_softmax(-1)[:, letters].cpu()
     if not torch.isfinite(chosen).all():
         raise ValueError("the model's log-probabilities are not finite")
     return chosen

@@ -28,6 +28,7 @@ import pandas as pd
 from dsr.console import StageError, num_workers, summary, track, warn
 from dsr.cues.extract import read_clips
 from dsr.files import whole_file, write_json
+from dsr.intervals import interval, resampled_means
 from dsr.params import Audit, Params
 from dsr.qa import stability
 from dsr.qa.attackers import (
@@ -53,7 +54,6 @@ ALL = "all"
 ANSWERS_SHOWN = 10
 """Most frequent answers of a type that metrics/audit.json lists."""
 _NEEDED = ("videoID", "question", "options", "answer", "type", "quartet_id", "block", "source_video", "option_states")
-_RESAMPLES_AT_ONCE = 100
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
@@ -199,16 +199,9 @@ def bootstrap(
         return np.zeros(c), np.ones(c), np.ones(c)
     sums = np.zeros((v, c + 1))
     np.add.at(sums, place, np.concatenate([values, np.ones((len(values), 1))], axis=1))
-    rng = np.random.default_rng(seed)
-    means = []
-    for start in range(0, resamples, _RESAMPLES_AT_ONCE):
-        # How often each video is drawn; a sum over drawn videos is then a matrix product.
-        drawn = rng.multinomial(v, np.full(v, 1 / v), size=min(_RESAMPLES_AT_ONCE, resamples - start))
-        total = drawn @ sums
-        means.append(total[:, :-1] / total[:, -1:])
-    every = np.concatenate(means)
-    low, high = np.percentile(every, [2.5, 97.5], axis=0)
-    return low, high, every.std(axis=0)
+    means = resampled_means(sums[:, :-1], sums[:, -1:], resamples, seed)
+    low, high = interval(means)
+    return low, high, means.std(axis=0)
 
 
 def find_leaks(table: pd.DataFrame, audit: Audit) -> list[str]:

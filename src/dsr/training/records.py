@@ -6,7 +6,7 @@ A clip is decoded and resized once: its patches are kept as bytes while they fit
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,21 +75,19 @@ class Video:
 class ClipStore:
     """Cues and frames of clips, read when first asked for and kept while they fit."""
 
-    def __init__(self, root: Path, processor: Any, cache_bytes: int = 2 << 30) -> None:
+    def __init__(
+        self, root: Path, processor: Any, cache_bytes: int = 2 << 30, files: Mapping[str, str] | None = None
+    ) -> None:
         """
         Args:
             root: project folder with data/clips/catalog.parquet and data/cues/.
             processor: of the model; its video processor decides the size of frames, its tokenizer reads labels.
+            files: clip -> video below `root`; None: those of the catalogue.
 
         Raises:
             StageError: there is no catalogue.
         """
-        try:
-            catalog = pd.read_parquet(root / CATALOG, columns=["clip_id", "status", "file"])
-        except FileNotFoundError:
-            raise StageError(f"{root / CATALOG} does not exist: run `dsr catalog`") from None
-        catalog = catalog[catalog["status"] == "ok"]
-        self.files: dict[str, str] = dict(zip(catalog["clip_id"], catalog["file"], strict=True))
+        self.files = dict(_catalog_files(root) if files is None else files)
         self.root = root
         self.processor = processor
         self.blank_clips: set[str] = set()
@@ -186,6 +184,15 @@ class ClipStore:
             videos=[frames.permute(0, 3, 1, 2)], do_rescale=False, do_normalize=False, return_tensors="pt"
         )
         return Video(batch["pixel_values_videos"], tuple(batch["video_grid_thw"][0].tolist()))
+
+
+def _catalog_files(root: Path) -> dict[str, str]:
+    try:
+        catalog = pd.read_parquet(root / CATALOG, columns=["clip_id", "status", "file"])
+    except FileNotFoundError:
+        raise StageError(f"{root / CATALOG} does not exist: run `dsr catalog`") from None
+    catalog = catalog[catalog["status"] == "ok"]
+    return dict(zip(catalog["clip_id"], catalog["file"], strict=True))
 
 
 def normalise(patches: Tensor, processor: Any) -> Tensor:
