@@ -102,7 +102,7 @@ class OrientAnything(nn.Module):
         tensors.pop(UNUSED, None)
         load_exactly(model, tensors, path, PUBLISHED, published_layout(model))
         model.compute_dtype = dtype or default_dtype(device)
-        return model.to(device).eval()
+        return model.to(device).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [K, 722] of pictures [K, 3, 224, 224] normalised with `dinov2.image_statistics`."""
@@ -124,14 +124,14 @@ def orientations(
         [K] float32 in [0, 1] that the thing has a front. NaN and 0 where the mask is empty or too small to see a thing
         in, or where the model's output is not finite.
     """
-    device = model.down_sampler.net1[0].weight.device
+    device = next(model.parameters()).device
     mean, std = (statistic.to(device) for statistic in image_statistics())
     angles, confidence = [np.empty((0, 3))], [np.empty(0)]
     for crops in _batches((agent_crop(frame, mask) for frame, mask in views), batch_size):
-        seen = [k for k, crop in enumerate(crops) if crop is not None]
+        seen = np.array([crop is not None for crop in crops])
         found, sure = np.full((len(crops), 3), np.nan), np.zeros(len(crops))
-        if seen:
-            pictures = torch.from_numpy(np.stack([crops[k] for k in seen])).to(device)
+        if seen.any():
+            pictures = torch.from_numpy(np.stack([crop for crop in crops if crop is not None])).to(device)
             with torch.inference_mode():
                 logits = model((pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std)
             found[seen], sure[seen] = decode(logits.float().cpu())
