@@ -22,6 +22,7 @@ from dsr.perception.orientation import (
     orientations,
     published_layout,
     rotation_matrices,
+    turned_to,
 )
 from tests.perception import seeded
 from tests.perception.parity import FIXTURES, example_mask
@@ -36,10 +37,12 @@ LEFT, RIGHT = [-1, 0, 0], [1, 0, 0]
 
 def published_shapes(model: OrientAnything) -> dict[str, list[int]]:
     """Names and shapes of the checkpoint that the model takes."""
-    shapes = {"dinov2.embeddings.mask_token": [1, model.config.backbone.width]}
+    shapes, state = {"dinov2.embeddings.mask_token": [1, model.config.backbone.width]}, model.state_dict()
     for ours, names in published_layout(model).items():
-        rows, *rest = model.state_dict()[ours].shape or (None,)
-        shapes |= {name: [] if rows is None else [rows // len(names), *rest] for name in names}
+        shape = list(state[ours].shape)
+        if len(names) > 1:
+            shape[0] //= len(names)
+        shapes |= dict.fromkeys(names, shape)
     return shapes
 
 
@@ -135,6 +138,36 @@ def test_matrices_are_rotations(angles: tuple[float, float, float]) -> None:
     made = rotation_matrices(np.array([angles]))[0]
     np.testing.assert_allclose(made @ made.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(made) == pytest.approx(1)
+
+
+def test_what_faces_the_camera_from_the_side_faces_the_cameras_place() -> None:
+    # One to the right and one ahead at 45 degrees, one straight ahead, one below at 45 degrees.
+    directions = np.array([[2.0, 0, 2], [0, 0, 7], [0, 3, 3]])
+    half = np.sqrt(0.5)
+    facing = turned_to(directions) @ rotation_matrices(np.zeros(3))
+    np.testing.assert_allclose(facing[..., 0], [[-half, 0, -half], [0, 0, -1], [0, -half, -half]], atol=1e-12)
+    np.testing.assert_allclose(facing[..., 2], [[0, -1, 0], [0, -1, 0], [0, -half, half]], atol=1e-12)
+
+
+@given(st.tuples(st.floats(-5, 5), st.floats(-5, 5), st.floats(0.1, 5)))
+def test_turning_to_a_ray_is_a_rotation_without_roll(direction: tuple[float, float, float]) -> None:
+    made, ray = turned_to(np.array(direction)), np.array(direction) / np.linalg.norm(direction)
+    np.testing.assert_allclose(made @ made.T, np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(made[:, 2], ray, atol=1e-12)
+    axis = np.cross([0, 0, 1], ray)
+    np.testing.assert_allclose(made @ axis, axis, atol=1e-9)
+
+
+def test_directions_turn_the_orientations_and_an_unknown_one_takes_them_away(
+    model: OrientAnything, view: tuple[np.ndarray, np.ndarray]
+) -> None:
+    directions = np.array([[0, 0, 3], [1, 0, 1], [np.nan, 0, 1], [0, 0, 0], [0, 0, -1]])
+    straight, sure = orientations(model, [view])
+    turned, confidence = orientations(model, [view] * 5, directions=directions)
+    np.testing.assert_allclose(turned[0], straight[0], atol=1e-6)
+    np.testing.assert_allclose(turned[1], turned_to(directions[1]) @ straight[0], atol=1e-6)
+    assert np.isnan(turned[2:]).all()
+    assert confidence.tolist() == pytest.approx([sure[0], sure[0], 0, 0, 0])
 
 
 def test_decoding_takes_the_likeliest_classes() -> None:
@@ -257,7 +290,7 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     torch.save({"dinov2": Trap(sprung)}, file)
     with pytest.raises(StageError, match="not a readable checkpoint"):
         OrientAnything.from_file(file, config=TINY)
-    file.write_bytes(pickle.dumps(Trap(sprung)))
+    file.write_bytes(pickle.dumps(Trap(sprung), protocol=2))
     with pytest.raises(StageError, match="not a readable checkpoint"):
         OrientAnything.from_file(file, config=TINY)
     assert not sprung.exists()

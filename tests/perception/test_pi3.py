@@ -214,7 +214,7 @@ def test_parameters_that_do_not_fit_are_named(tmp_path: Path) -> None:
     with pytest.raises(StageError) as error:
         Pi3.from_folder(tmp_path, config=TINY)
     message = str(error.value)
-    assert "4 missing (camera_head.fc_t.bias, camera_head.fc_t.weight, conf_head.proj.bias, …)" in message
+    assert "4 missing (conf_head.proj.weight, conf_head.proj.bias, camera_head.fc_t.weight, …)" in message
     assert "1 unexpected (mask_token)" in message
     assert "1 of another shape (register_token [1, 1, 5, 48] instead of [1, 1, 5, 32])" in message
     assert message.endswith("get it from huggingface.co/yyfz233/Pi3")
