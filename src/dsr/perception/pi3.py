@@ -22,7 +22,7 @@ from torch.nn import functional
 from dsr.perception.checkpoints import load_exactly, read_safetensors
 from dsr.perception.dinov2 import PATCH, DinoV2, DinoV2Config, image_statistics
 from dsr.perception.reconstruction import Reconstruction
-from dsr.perception.transformer import Block, Rotary, computing_in, default_dtype, patch_positions
+from dsr.perception.transformer import Block, Rotary, computing_in, default_dtype, learned_tokens, patch_positions
 
 PUBLISHED = "huggingface.co/yyfz233/Pi3"
 FILE = "model.safetensors"
@@ -148,7 +148,7 @@ class Pi3(nn.Module):
         width = config.encoder.width
         self.compute_dtype = torch.float32
         self.encoder = DinoV2(config.encoder)
-        self.register_token = nn.Parameter(0.02 * torch.randn(1, 1, config.registers, width))
+        self.register_token = learned_tokens(1, config.registers, width)
         self.decoder = nn.ModuleList(
             Block(width, config.decoder_heads, layer_scale=LAYER_SCALE, qk_norm=True)
             for _ in range(config.decoder_depth)
