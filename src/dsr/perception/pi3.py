@@ -92,7 +92,7 @@ class PixelHead(nn.Module):
         super().__init__()
         self.proj = nn.Linear(width, channels * PATCH**2)
         # Untrained, it sees a wall at depth 1 rather than noise.
-        nn.init.normal_(self.proj.weight, std=1e-3)
+        nn.init.trunc_normal_(self.proj.weight, std=1e-3)
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, patches: Tensor, rows: int) -> Tensor:

@@ -105,7 +105,7 @@ class Block(nn.Module):
 
 def learned_tokens(*shape: int) -> nn.Parameter:
     """[1, *shape] parameter, small and random."""
-    return nn.Parameter(nn.init.normal_(torch.empty(1, *shape), std=0.02))
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, *shape), std=0.02))
 
 
 def patch_positions(rows: int, columns: int, device: torch.device) -> Tensor:
