@@ -11,8 +11,9 @@ Design choices, measured on 24 simulated clips with damaged masks and depth (bou
 - A frame in which a track's surface leaps in depth and comes back shows something else through its mask: it is moved
   along its ray to the depth of its neighbours. Nothing else is smoothed: the QA engine smooths, and knows by how much.
 - The uncertainty adds what is not known about the body's depth, how unlike the rest of the track what is seen in the
-  frame is (occluded, cut by the image's border), and how far the frame was moved. With and without damage, 61 to 70 %
-  of the errors along the ray are within it, 84 to 92 % within twice as much.
+  frame is, whether the image's border cuts it off (its middle may lie outside: 7 % of the depth off at the median, 31
+  at the 95th percentile, against 2 and 7), and how far the frame was moved. Most
+  errors are a bias that a track keeps; what changes from frame to frame is smaller.
 
 Letters: T cue frames, h x w the point map, P points.
 """
@@ -37,8 +38,10 @@ REACH = 2
 """Frames on each side that are a frame's neighbours."""
 FLOOR = 0.01
 """Least uncertainty, relative to the depth."""
-UNKNOWN_DEPTH = 0.5
+UNKNOWN_DEPTH = 0.75
 """Deviation of a body's true half depth, as a share of the assumed one."""
+CUT_OFF = 2.0
+"""Deviation of the middle of a body that the image's border cuts off, in assumed half depths."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,8 @@ def locate(points: np.ndarray, valid: np.ndarray, masks: Mapping[int, np.ndarray
         distance = np.linalg.norm(seen, axis=1)
         along = settled / seen[:, 2] + DEPTH_SHARE * side / distance
         positions[frames] = seen * along[:, None]
-        uncertainty[frames] = _uncertainty(positions[frames, 2], side, sides, leaps)
+        cut = np.array([_is_cut(masks[t]) for t in frames])
+        uncertainty[frames] = _uncertainty(positions[frames, 2], side, sides, leaps, cut)
     return Centers(positions.astype(np.float32), uncertainty.astype(np.float32))
 
 
@@ -121,8 +125,14 @@ def settle(depth: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.exp(log + moved), moved
 
 
-def _uncertainty(depth: np.ndarray, side: float, sides: np.ndarray, leaps: np.ndarray) -> np.ndarray:
+def _is_cut(mask: np.ndarray) -> bool:
+    """Whether a mask [h, w] reaches the image's border."""
+    return bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())
+
+
+def _uncertainty(depth: np.ndarray, side: float, sides: np.ndarray, leaps: np.ndarray, cut: np.ndarray) -> np.ndarray:
     half = DEPTH_SHARE * side / depth
     # How much less, or more, is seen of the body than usually: its middle may be that much elsewhere.
     unlike = np.abs(sides - side) / depth
-    return np.sqrt(FLOOR**2 + (UNKNOWN_DEPTH * half) ** 2 + (0.5 * unlike) ** 2 + leaps**2)
+    lost = np.where(cut, CUT_OFF * half, UNKNOWN_DEPTH * half)
+    return np.sqrt(FLOOR**2 + lost**2 + (0.5 * unlike) ** 2 + leaps**2)

@@ -30,15 +30,19 @@ def read_safetensors(path: Path, published: str, prefix: str = "") -> dict[str, 
         raise _unreadable(path, published, error) from None
 
 
-def read_pt(path: Path, published: str) -> dict[str, Tensor]:
+def read_pt(path: Path, published: str, entry: str = "") -> dict[str, Tensor]:
     """Tensors of a `torch.save`d state dict, on the CPU; pickled code is refused, not run.
+
+    Args:
+        entry: key of the file's mapping that holds the state dict; the whole file if not given.
 
     Raises:
         StageError: no such file, or not a state dict of tensors.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        state = state[entry] if entry else state
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise _unreadable(path, published, error) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise _unreadable(path, published, "not a mapping of names to tensors")

@@ -28,10 +28,11 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, box_convert
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from dsr.console import StageError
 from dsr.perception.batches import in_batches
+from dsr.perception.checkpoints import load_exactly, read_pt
 from dsr.perception.tracks import Detection, Word
 
+PUBLISHED = "github.com/IDEA-Research/GroundingDINO, release v0.1.0-alpha"
 SHORT_SIDE, LONG_SIDE = 800, 1333
 """Pixels that frames are resized to: the short side, and the most that the long one may have."""
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -137,7 +138,8 @@ def prompts(words: Sequence[Word], tokenizer: Any) -> Iterator[tuple[str, list[t
     Args:
         tokenizer: a fast tokenizer (one that knows characters' places).
     """
-    prompt, starts = "", []
+    prompt = ""
+    starts: list[tuple[Word, int, int]] = []
     for word in words:
         # A full stop or question mark would end the word for the model.
         text = " ".join(re.sub(r"[.?]", " ", word.text.lower()).split())
@@ -176,16 +178,11 @@ def load_published(checkpoint: Path, bert: Path, device: str) -> torch.nn.Module
         bert: folder of bert-base-uncased.
 
     Raises:
-        StageError: the file is not this model's checkpoint.
+        StageError: no such file, or not this model's checkpoint.
     """
     model = _build({}, bert)
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["model"]
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-        model.load_state_dict({key: value for key, value in state.items() if key not in IGNORED_KEYS}, strict=True)
-    except (RuntimeError, KeyError, TypeError, AttributeError, EOFError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise StageError(f"{checkpoint} is no checkpoint of Grounding DINO Swin-T: {why}") from None
+    tensors = {name.removeprefix("module."): value for name, value in read_pt(checkpoint, PUBLISHED, "model").items()}
+    load_exactly(model, {k: v for k, v in tensors.items() if k not in IGNORED_KEYS}, checkpoint, PUBLISHED)
     return model.to(device).eval()
 
 
@@ -198,9 +195,8 @@ def random_model(seed: int, *, tiny: bool, device: str = "cpu") -> torch.nn.Modu
         config = BertConfig(**(sizes if tiny else {}), vocab_size=vocabulary if tiny else 30522)
         BertModel(config).save_pretrained(folder)
         model = _build(TINY if tiny else {}, Path(folder))
-        # Published heads start at zero and would put every box of a random model in the same place.
-        for layer in model.bbox_embed:
-            torch.nn.init.normal_(layer.layers[-1].weight, std=0.5)
+        # This head starts at zero and would put every box of a random model in the same place.
+        torch.nn.init.normal_(model.get_parameter("bbox_embed.0.layers.2.weight"), std=0.5)
     return model.to(device).eval()
 
 

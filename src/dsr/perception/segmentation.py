@@ -24,9 +24,10 @@ from PIL import Image
 from sam2.build_sam import build_sam2_video_predictor
 from torch.nn import functional
 
-from dsr.console import StageError
+from dsr.perception.checkpoints import load_exactly, read_pt
 from dsr.perception.tracks import Detection, Track, by_frame, distinct, encode, join, match, overlap
 
+PUBLISHED = "huggingface.co/facebook/sam2.1-hiera-large"
 CONFIG = "configs/sam2.1/sam2.1_hiera_l.yaml"
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TINY = {
@@ -219,15 +220,11 @@ def load_published(checkpoint: Path, device: str) -> Predictor:
         checkpoint: sam2.1_hiera_large.pt.
 
     Raises:
-        StageError: the file is not this model's checkpoint.
+        StageError: no such file, or not this model's checkpoint.
     """
     model = _build({}, device)
-    try:
-        model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"], strict=True)
-    except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, ValueError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise StageError(f"{checkpoint} is no checkpoint of SAM 2.1 hiera-large: {why}") from None
-    return model
+    load_exactly(model, read_pt(checkpoint, PUBLISHED, "model"), checkpoint, PUBLISHED)
+    return model.to(device)
 
 
 def random_model(seed: int, *, tiny: bool, device: str = "cpu") -> Predictor:
