@@ -105,8 +105,8 @@ def _surface(points: np.ndarray) -> _Surface | None:
 def settle(depth: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Depths [K] > 0 with leaps taken to their neighbours' median, and the logarithm of how far each was moved.
 
-    A leap needs neighbours that agree with each other, on both sides: the first and last frames of a track, and a
-    body that truly moves away, stay as they are.
+    A leap needs neighbours that agree, all but one, on both sides: the first and last frames of a track, and a body
+    that truly moves away, stay as they are.
 
     Args:
         frames: [K] int, increasing; the frames that the depths are of.
@@ -114,14 +114,12 @@ def settle(depth: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarra
     log = np.log(depth)
     moved = np.zeros_like(log)
     for k, frame in enumerate(frames):
-        before = log[(frames >= frame - REACH) & (frames < frame)]
-        after = log[(frames > frame) & (frames <= frame + REACH)]
-        if not len(before) or not len(after):
-            continue
-        low, high = sorted((float(np.median(before)), float(np.median(after))))
-        off = max(low - log[k], log[k] - high)
-        if off > LEAP and high - low < LEAP:
-            moved[k] = 0.5 * (low + high) - log[k]
+        near = (np.abs(frames - frame) <= REACH) & (frames != frame)
+        middle = np.median(log[near]) if near.any() else log[k]
+        agreeing = near & (np.abs(log - middle) < LEAP / 2)
+        both_sides = agreeing[:k].any() and agreeing[k + 1 :].any()
+        if both_sides and agreeing.sum() >= near.sum() - 1 and abs(log[k] - middle) > LEAP:
+            moved[k] = np.mean(log[agreeing]) - log[k]
     return np.exp(log + moved), moved
 
 

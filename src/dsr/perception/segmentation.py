@@ -238,9 +238,9 @@ def random_model(seed: int, *, tiny: bool, device: str = "cpu") -> Predictor:
 
 
 def _build(changes: Mapping[str, Any], device: str) -> Predictor:
-    settings = {"fill_hole_area": 0, **changes}
-    overrides = [f"++model.{key}={value}".replace(" ", "") for key, value in settings.items()]
+    overrides = [f"++model.{key}={value}".replace(" ", "") for key, value in changes.items()]
     model: Predictor = build_sam2_video_predictor(
         CONFIG, device=device, hydra_overrides_extra=[f"++model._target_={__name__}.Predictor", *overrides]
     )
+    model.fill_hole_area = 0
     return model

@@ -64,7 +64,8 @@ def key_frames(num_frames: int, count: int) -> list[int]:
 
     A thing that is seen for longer than num_frames / count frames is thus seen by the detector.
     """
-    return sorted({int((k + 0.5) * num_frames / count) for k in range(min(count, num_frames))})
+    count = min(count, num_frames)
+    return [int((k + 0.5) * num_frames / count) for k in range(count)]
 
 
 def encode(mask: np.ndarray) -> bytes:
