@@ -92,9 +92,9 @@ class Backend(DecodingBackend):
             )
 
     def processes(self, requested: int) -> int:
-        """One for each GPU, fewer if fewer are requested; one on the CPU, unless more are requested."""
+        """One for each GPU, fewer if fewer are requested; on the CPU one, or two if requested (memory)."""
         gpus = _num_gpus(self.options.device)
-        return max(min(requested or gpus, gpus), 1) if gpus else max(requested, 1) if requested <= 2 else 2
+        return min(requested or gpus, gpus) if gpus else min(max(requested, 1), 2)
 
     def identity(self, clip: Clip) -> dict[str, Any]:
         if clip.video is None:
@@ -329,7 +329,7 @@ def _random(options: FoundationCues, device: str) -> Models:
         ground=grounding.Grounder(
             detector, box_threshold=0.0, text_threshold=0.0, nms_iou=0.1, batch_size=options.batch_size, sides=(96, 160)
         ),
-        segment=segmentation.Segmenter(tracker, match_iou=options.match_iou, max_tracks=min(options.max_tracks, 3)),
+        segment=segmentation.Segmenter(tracker, match_iou=1.0, max_tracks=min(options.max_tracks, 3)),
         reconstruct=reconstructor.reconstruct,
         orient=lambda views, rays: orientations(orienter, views, options.batch_size, rays),
     )
