@@ -118,3 +118,8 @@ def test_an_item_that_hangs_is_ended_after_its_time() -> None:
     results = dict(map_isolated(hang, [0.0, 30.0, 0.01, 0.02], 1))
     assert {k for k, r in results.items() if isinstance(r, Failure)} == {1}
     assert "longer than its time limit" in results[1].reason
+
+
+def test_one_item_at_a_time_comes_to_an_end() -> None:
+    """That nothing is left is found out when every process is idle."""
+    assert sorted(map_isolated(square, [1, 2, 3], 2, ahead=1)) == [(0, 1), (1, 4), (2, 9)]

@@ -73,10 +73,14 @@ def map_isolated(
                 free = set(range(workers)) - {worker.slot for worker in pool}
                 pool.append(_Worker(function, min(free)))
             fed = bool(room and waiting)
-            if not pool:
-                break
             if fed:
                 min(room, key=lambda worker: len(worker.in_flight)).feed(*waiting.popleft())
+            # Before waiting: one that has nothing to answer would be waited for in vain.
+            for worker in [w for w in pool if w.ready and not w.in_flight and not waiting and not more]:
+                pool.remove(worker)
+                worker.stop()
+            if not pool:
+                continue
             for connection in wait([w.connection for w in pool], 0 if fed or (more and room) else None):
                 worker = next(w for w in pool if w.connection is connection)
                 answer = worker.receive()
@@ -87,9 +91,6 @@ def map_isolated(
                     waiting.extendleft(reversed(worker.unanswered()))
                     if worker.at_fault is not None:
                         yield worker.at_fault, Failure(worker.cause())
-            for worker in [w for w in pool if w.ready and not w.in_flight and not waiting and not more]:
-                pool.remove(worker)
-                worker.stop()
     finally:
         for worker in pool:
             worker.connection.close()
