@@ -3,11 +3,12 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from dsr.console import StageError
-from dsr.workers import Failure, map_isolated
+from dsr.workers import Failure, ended_after, map_isolated, slot
 
 
 def square(item: int | str) -> int:
@@ -68,3 +69,57 @@ class _Unloadable:
 def test_a_process_that_cannot_start_is_an_error_and_not_a_loop() -> None:
     with pytest.raises(StageError, match=r"did not start: .* exit code 7"):
         list(map_isolated(_Unloadable(), [1, 2, 3], 2))
+
+
+def slow_square(item: int) -> tuple[int, int, float]:
+    """The square, the process's slot, and when it began."""
+    began = time.monotonic()
+    time.sleep(0.02)
+    return item * item, slot(), began
+
+
+def test_items_may_still_be_in_the_making() -> None:
+    """Work on the first begins before the last is made, and no more are taken than there is room for."""
+    made: list[float] = []
+
+    def making() -> Iterator[int]:
+        for item in range(12):
+            time.sleep(0.02)
+            made.append(time.monotonic())
+            yield item
+
+    results, most = {}, 0
+    for done, (index, result) in enumerate(map_isolated(slow_square, making(), 2, ahead=1), 1):
+        results[index] = result
+        most = max(most, len(made) - done)
+    assert [results[k][0] for k in range(12)] == [k * k for k in range(12)]
+    assert results[0][2] < made[-1]
+    # Two in the processes, one waiting, one in the making.
+    assert most <= 4
+
+
+def test_processes_are_numbered_and_replaced_by_number() -> None:
+    items = [*range(6), "exit", *range(6), "killed", *range(30)]
+    slots = [r[1] for _, r in map_isolated(number, items, 2) if not isinstance(r, Failure)]
+    assert set(slots) == {0, 1}
+
+
+def number(item: int | str) -> tuple[int, int]:
+    return square(item), slot()
+
+
+def hang(item: float) -> float:
+    with ended_after(0.3):
+        time.sleep(item)
+    return item
+
+
+def test_an_item_that_hangs_is_ended_after_its_time() -> None:
+    results = dict(map_isolated(hang, [0.0, 30.0, 0.01, 0.02], 1))
+    assert {k for k, r in results.items() if isinstance(r, Failure)} == {1}
+    assert "longer than its time limit" in results[1].reason
+
+
+def test_one_item_at_a_time_comes_to_an_end() -> None:
+    """That nothing is left is found out when every process is idle."""
+    assert sorted(map_isolated(square, [1, 2, 3], 2, ahead=1)) == [(0, 1), (1, 4), (2, 9)]

@@ -146,6 +146,15 @@ def doctor(root: Root = Path()) -> None:
     import_module("dsr.report.doctor").run(load(root / "params.yaml"), root)
 
 
+@app.command(rich_help_panel=TOOLS)
+def weights(
+    root: Root = Path(),
+    check: Annotated[bool, typer.Option("--check", help="Read the files and compare their hashes.")] = False,
+) -> None:
+    """List every published checkpoint: where it is had from, where it is expected, found or missing."""
+    import_module("dsr.report.weights").run(load(root / "params.yaml"), root, check)
+
+
 def main() -> None:
     """Run a command; an error for the user is one line, not a traceback."""
     try:

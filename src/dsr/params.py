@@ -114,11 +114,59 @@ class SimulatedCues:
 
 
 @dataclass(frozen=True)
+class FoundationCues:
+    """The `foundation` backend (cues/backends/foundation.py)."""
+
+    preset: Literal["published", "tiny"] = "published"
+    """`tiny`: small models with random weights, which see nothing; the same code without weights, for trying it out."""
+    weights: str = "models/weights"
+    """Folder of the published checkpoints, from the project folder on; `dsr weights` lists them."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """`auto`: every GPU that there is, one process each, else the CPU."""
+    reconstruction: Literal["pi3"] = "pi3"
+    """Model of points and camera poses (perception/reconstruction.py)."""
+    key_frames: int = 4
+    """Frames that the detector sees, spread over the clip; 1 to 4."""
+    box_threshold: float = 0.35
+    """Least probability of a detection's best token."""
+    text_threshold: float = 0.25
+    """Least probability of a token of the word that a detection is called by."""
+    nms_iou: float = 0.7
+    """Detections in a frame whose boxes overlap more (intersection over union) are one."""
+    match_iou: float = 0.5
+    """Masks in a frame that overlap at least this much are one thing."""
+    max_tracks: int = 16
+    """Most things followed in a clip, the first found first."""
+    min_orientation_box: float = 0.02
+    """Smallest side of an agent's box, as a share of the image's, for which its orientation is estimated; no question
+    mentions a smaller one (`qa.min_box`)."""
+    batch_size: int = 32
+    """Pictures at a time; halved where they do not fit into memory."""
+    decoders: int = 2
+    """Processes that decode clips ahead, for each that runs models."""
+    timeout: float = 1800.0
+    """Seconds after which a clip that is not finished counts as failed."""
+    seed: int = 1
+    """Of the preset `tiny`'s weights."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.key_frames <= 4, "cues.foundation.key_frames", "1 to 4")
+        for name in ("box_threshold", "text_threshold", "nms_iou", "match_iou", "min_orientation_box"):
+            require(0 <= getattr(self, name) <= 1, f"cues.foundation.{name}", "between 0 and 1")
+        for name in ("max_tracks", "batch_size", "decoders"):
+            require(getattr(self, name) >= 1, f"cues.foundation.{name}", "at least 1")
+        require(self.timeout > 0, "cues.foundation.timeout", "above 0")
+        require(self.seed >= 0, "cues.foundation.seed", "at least 0")
+        require(bool(self.weights), "cues.foundation.weights", "a folder")
+
+
+@dataclass(frozen=True)
 class Cues:
     """3D cues (cues/)."""
 
-    backend: Literal["simulated", "annotated"] = "simulated"
-    """`simulated` reads the simulator's truth; `annotated` reads camera poses and tracks from files."""
+    backend: Literal["simulated", "annotated", "foundation"] = "simulated"
+    """`simulated` reads the simulator's truth; `annotated` reads camera poses and tracks from files; `foundation` sees
+    them in the video with published models."""
     num_frames: int = 32
     """Uniformly spaced frames a clip; a clip with fewer is refused by the catalogue."""
     point_map_size: tuple[int, int] = (24, 32)
@@ -126,6 +174,7 @@ class Cues:
     max_clips_failed: int = 1000
     """The stage stops with the reasons once more clips than this have failed."""
     simulated: SimulatedCues = field(default_factory=SimulatedCues)
+    foundation: FoundationCues = field(default_factory=FoundationCues)
 
     def __post_init__(self) -> None:
         require(self.num_frames >= 8, "cues.num_frames", "at least 8")

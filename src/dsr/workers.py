@@ -11,7 +11,8 @@ replaced) in milliseconds, and shares no threads, locks or device with the one t
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -25,6 +26,7 @@ Result = TypeVar("Result")
 _IN_FLIGHT = 4
 """Items handed to a process ahead of its answers, so that it never waits for this one."""
 _READY = "ready"
+_slot = 0
 _context = multiprocessing.get_context("forkserver")
 
 
@@ -36,7 +38,7 @@ class Failure:
 
 
 def map_isolated(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = _IN_FLIGHT
 ) -> Generator[tuple[int, Result | Failure], None, None]:
     """Yield (index, result or Failure) of every item, in the order in which they finish.
 
@@ -44,23 +46,42 @@ def map_isolated(
 
     Args:
         function: picklable; sent to each process once.
-        items: picklable.
+        items: picklable; taken one by one as there is room for them, so that they may still be in the making.
         workers: processes, at least 1; no more than items are started.
+        ahead: items handed to a process before it has answered for them, at least 1.
 
     Raises:
         StageError: a process dies before its first item (its imports fail, say).
     """
     # Takes effect where no server runs yet; elsewhere each process makes its own imports.
     _context.set_forkserver_preload(["__main__", function.__module__])
-    waiting = deque(range(len(items)))
+    source = enumerate(items)
+    more = True
+    waiting: deque[tuple[int, Item]] = deque()
     pool: list[_Worker[Item]] = []
     try:
-        while waiting or pool:
-            while waiting and len(pool) < min(workers, len(waiting) + len(pool)):
-                pool.append(_Worker(function))
-            for worker in pool:
-                worker.feed(waiting, items)
-            for connection in wait([w.connection for w in pool]):
+        while more or waiting or pool:
+            starting = sum(not worker.ready for worker in pool)
+            room = [worker for worker in pool if worker.ready and len(worker.in_flight) < ahead]
+            # One item at a time, and a look at the answers in between: to take it may mean to wait for it.
+            if more and len(waiting) <= starting and (room or len(pool) < workers):
+                taken = next(source, None)
+                more = taken is not None
+                if taken is not None:
+                    waiting.append(taken)
+            if len(pool) < workers and len(waiting) > starting:
+                free = set(range(workers)) - {worker.slot for worker in pool}
+                pool.append(_Worker(function, min(free)))
+            fed = bool(room and waiting)
+            if fed:
+                min(room, key=lambda worker: len(worker.in_flight)).feed(*waiting.popleft())
+            # Before waiting: one that has nothing to answer would be waited for in vain.
+            for worker in [w for w in pool if w.ready and not w.in_flight and not waiting and not more]:
+                pool.remove(worker)
+                worker.stop()
+            if not pool:
+                continue
+            for connection in wait([w.connection for w in pool], 0 if fed or (more and room) else None):
                 worker = next(w for w in pool if w.connection is connection)
                 answer = worker.receive()
                 if answer is not None:
@@ -70,9 +91,6 @@ def map_isolated(
                     waiting.extendleft(reversed(worker.unanswered()))
                     if worker.at_fault is not None:
                         yield worker.at_fault, Failure(worker.cause())
-            for worker in [w for w in pool if w.ready and not w.in_flight and not waiting]:
-                pool.remove(worker)
-                worker.stop()
     finally:
         for worker in pool:
             worker.connection.close()
@@ -86,28 +104,45 @@ def reason(error: BaseException) -> str:
     return text if text and isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
 
 
-class _Worker(Generic[Item]):
-    """One process, its pipe, and the indices that it has been handed but has not answered."""
+def slot() -> int:
+    """Which of the processes this is, from 0 on; one that replaces a dead one takes its number."""
+    return _slot
 
-    def __init__(self, function: Callable[[Item], Any]) -> None:
+
+@contextmanager
+def ended_after(seconds: float) -> Iterator[None]:
+    """Let the kernel end this process after a time.
+
+    A decoder that hangs holds the interpreter's lock, so nothing that Python does could interrupt it.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class _Worker(Generic[Item]):
+    """One process, its pipe, and what it has been handed but has not answered."""
+
+    def __init__(self, function: Callable[[Item], Any], slot: int) -> None:
+        self.slot = slot
         self.connection, theirs = _context.Pipe()
-        self.process: BaseProcess = _context.Process(target=_serve, args=(theirs, function), daemon=True)
+        self.process: BaseProcess = _context.Process(target=_serve, args=(theirs, function, slot), daemon=True)
         self.process.start()
         # Its end must be open in that process alone, or its death would not end the stream.
         theirs.close()
-        self.in_flight: deque[int] = deque()
+        self.in_flight: deque[tuple[int, Item]] = deque()
         self.ready = False
         self.at_fault: int | None = None
         self._over = False
 
-    def feed(self, waiting: deque[int], items: Sequence[Item]) -> None:
-        while self.ready and waiting and len(self.in_flight) < _IN_FLIGHT:
-            index = waiting.popleft()
-            self.in_flight.append(index)
-            try:
-                self.connection.send((index, items[index]))
-            except OSError:
-                return  # It died; receive() will say so.
+    def feed(self, index: int, item: Item) -> None:
+        self.in_flight.append((index, item))
+        # If it died, receive() will say so.
+        with suppress(OSError):
+            self.connection.send((index, item))
 
     def receive(self) -> tuple[int, Any] | None:
         """The next answer, or None: it has just become ready, or is over."""
@@ -126,12 +161,14 @@ class _Worker(Generic[Item]):
     def is_over(self) -> bool:
         return self._over
 
-    def unanswered(self) -> list[int]:
+    def unanswered(self) -> list[tuple[int, Item]]:
         """What it had been handed after the item at fault."""
         return list(self.in_flight)
 
     def cause(self) -> str:
         code = self.process.exitcode
+        if code == -signal.SIGALRM:
+            return "its worker process was ended by SIGALRM: it took longer than its time limit"
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             hint = ": out of memory?" if -code == signal.SIGKILL else ""
@@ -151,11 +188,13 @@ class _Worker(Generic[Item]):
         if not self.ready:
             raise StageError(f"a worker process did not start: {self.cause()}; its output above says why")
         if self.in_flight:
-            self.at_fault = self.in_flight.popleft()
+            self.at_fault = self.in_flight.popleft()[0]
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+def _serve(connection: Connection, function: Callable[[Any], Any], slot: int) -> None:
     """Answer items until the other end closes."""
+    global _slot
+    _slot = slot
     # Ctrl-C goes to the whole group; the parent ends this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection.send(_READY)

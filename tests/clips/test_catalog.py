@@ -16,7 +16,7 @@ from dsr.clips import catalog
 from dsr.console import StageError
 from dsr.files import sha256_file, write_npz
 from dsr.params import Clips, Params
-from dsr.workers import Failure, reason
+from dsr.workers import Failure, ended_after, reason
 from tests.videos import make_video
 
 PARAMS = Params(clips=Clips(source="street"))
@@ -338,7 +338,7 @@ def _misbehave(job: object, time_limit: int) -> object:
     if name == "crash":
         os.kill(os.getpid(), 11)
     if name == "hang":
-        with catalog._ended_after(time_limit):
+        with ended_after(time_limit):
             time.sleep(60)
     return catalog._probe_clip(job, time_limit)  # type: ignore[arg-type]
 

@@ -56,12 +56,39 @@ def test_every_container_gives_the_frames_asked_for(tmp_path: Path, suffix: str)
     assert_are_frames(read_frames(path, wanted), wanted)
 
 
-def test_decord_and_pyav_decode_the_same(tmp_path: Path) -> None:
+def test_all_readers_decode_the_same(tmp_path: Path) -> None:
     path = make_video(tmp_path / "clip.mp4", 60)
     wanted = uniform_frames(60, 32)
     index = video._read_index(path)
-    by_decord = read_frames(path, wanted).astype(int)
-    assert np.abs(by_decord - video._read_with_pyav(path, index, wanted, (64, 48))).max() <= 2
+    through = video._read_with_pyav(path, index, wanted, (64, 48)).astype(int)
+    reader = video._decord_reader(path, index, (64, 48))
+    assert reader is not None
+    assert np.abs(reader.get_batch(wanted).asnumpy() - through).max() <= 2
+    np.testing.assert_array_equal(video._read_planned(path, index, wanted, (64, 48)), through)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_few_frames_need_few_packets_and_are_exact(tmp_path: Path, suffix: str, rotation: int) -> None:
+    """Keyframes are 12 frames apart."""
+    path = make_video(tmp_path / f"clip.{suffix}", 200, rotation=rotation if suffix == "mp4" else 0)
+    index = video._read_index(path)
+    assert index.packets is not None
+    for wanted in (np.array([5]), np.array([199, 0, 100, 100]), np.array([11, 12, 13]), uniform_frames(200, 7)):
+        needed = video._needed_packets(index.packets, index.keyframes, index.pts[wanted])
+        assert needed.sum() <= 13 * len(wanted)
+        size = (index.width, index.height)
+        exact = video._read_with_pyav(path, index, wanted, size)
+        np.testing.assert_array_equal(video._read_planned(path, index, wanted, size), exact)
+        np.testing.assert_array_equal(read_frames(path, wanted), exact)
+
+
+def test_a_frame_shown_before_its_keyframe_needs_the_keyframe_before() -> None:
+    #                     I  P  B  I  B  P  (an open group: the second B refers to both sides)
+    packets = np.array([0, 2, 1, 4, 3, 5])
+    keyframes = np.array([True, False, False, True, False, False])
+    assert video._needed_packets(packets, keyframes, np.array([3])).tolist() == [True] * 5 + [False]
+    assert video._needed_packets(packets, keyframes, np.array([5])).tolist() == [False] * 3 + [True] * 3
 
 
 def test_timestamps_of_a_variable_rate_are_exact(tmp_path: Path) -> None:

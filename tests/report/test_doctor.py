@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dsr import weights
 from dsr.console import StageError
 from dsr.params import Clips, Cues, Model, Params
 from dsr.report import doctor
@@ -44,22 +45,22 @@ def test_versions_are_compared_with_the_constraints() -> None:
 
 def test_a_weight_file_must_be_there_and_not_empty(tmp_path: Path) -> None:
     file = tmp_path / "sam2.1_hiera_large.pt"
-    assert doctor.missing_files(file) == [file.name]
+    assert weights.missing_files(file) == [file.name]
     file.touch()
-    assert doctor.missing_files(file) == [file.name]
+    assert weights.missing_files(file) == [file.name]
     file.write_bytes(b"x")
-    assert doctor.missing_files(file) == []
+    assert weights.missing_files(file) == []
 
 
 def test_a_folder_of_weights_must_hold_every_shard_of_its_index(tmp_path: Path) -> None:
     folder = tmp_path / "Qwen2.5-VL-7B-Instruct"
-    assert doctor.missing_files(folder) == ["config.json", "model.safetensors"]
+    assert weights.missing_files(folder) == ["config.json", "model.safetensors"]
     write_weights(folder, {"1.safetensors": b"x", "2.safetensors": b""})
-    assert doctor.missing_files(folder) == ["2.safetensors"]
+    assert weights.missing_files(folder) == ["2.safetensors"]
     (folder / "2.safetensors").write_bytes(b"x")
-    assert doctor.missing_files(folder) == []
+    assert weights.missing_files(folder) == []
     (folder / "model.safetensors.index.json").write_text("<html>")
-    assert doctor.missing_files(folder) == ["model.safetensors.index.json (damaged)"]
+    assert weights.missing_files(folder) == ["model.safetensors.index.json (damaged)"]
 
 
 def test_the_default_run_needs_no_weights(tmp_path: Path, all_installed: None) -> None:

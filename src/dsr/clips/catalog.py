@@ -9,11 +9,8 @@ import csv
 import math
 import os
 import re
-import signal
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +25,7 @@ from dsr.clips.video import frames_between, probe
 from dsr.console import StageError
 from dsr.files import sha256_file, write_parquet
 from dsr.params import Params
-from dsr.workers import Failure, map_isolated
+from dsr.workers import Failure, ended_after, map_isolated
 
 Row = dict[str, Any]
 CATALOG = Path("data/clips/catalog.parquet")
@@ -329,7 +326,7 @@ def _probe_clip(job: _Job, time_limit: int) -> _Probed:
         VideoError, ClipError: why it cannot be used.
         OSError: a file cannot be read.
     """
-    with _ended_after(time_limit):
+    with ended_after(time_limit):
         path = job.video or job.truth
         assert path is not None
         truth = _read_truth(job.truth) if job.truth else None
@@ -358,20 +355,6 @@ def _probe_clip(job: _Job, time_limit: int) -> _Probed:
         if num_frames < job.min_frames:
             raise ClipError(f"too few frames: {num_frames}, cues.num_frames is {job.min_frames}")
         return _Probed(sha256_file(path), start, end, duration, float(fps), num_frames, *size)
-
-
-@contextmanager
-def _ended_after(seconds: int) -> Iterator[None]:
-    """Let the kernel end this process after a time.
-
-    A decoder that hangs holds the interpreter's lock, so nothing that Python does could interrupt it.
-    """
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
 
 
 def _read_truth(path: Path) -> tuple[np.ndarray, tuple[int, int], bool]:

@@ -5,20 +5,22 @@ Each clip is handled on its own: current files are kept, the rest is made in wor
 """
 
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsr import console
 from dsr.console import StageError
 from dsr.cues import store
-from dsr.cues.backends import Backend, Clip, make_backend
+from dsr.cues.backends import Backend, Clip, ClipFailure, Decoded, DecodingBackend, make_backend
 from dsr.cues.store import Entry
 from dsr.params import Params
 from dsr.workers import Failure, map_isolated, reason
@@ -33,6 +35,10 @@ class _Task:
 
     clip: Clip
     identity: dict[str, Any]
+    frames: Path | None = None
+    """File of its decoded frames, which goes with the task."""
+    failed: str = ""
+    """Why there are none."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,30 @@ class _Extraction:
     folder: Path
 
     def __call__(self, task: _Task) -> Entry:
-        cues = self.backend.extract(task.clip)
+        if task.failed:
+            raise ClipFailure(task.failed)
+        if task.frames is None or not isinstance(self.backend, DecodingBackend):
+            cues = self.backend.extract(task.clip)
+        else:
+            with np.load(task.frames, allow_pickle=False) as arrays:
+                decoded = Decoded(**arrays)
+            task.frames.unlink()
+            cues = self.backend.extract_decoded(task.clip, decoded)
         return store.put(self.folder, task.clip, task.identity, cues)
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """Decodes one clip into a file; picklable, as above."""
+
+    backend: DecodingBackend
+    folder: Path
+
+    def __call__(self, task: _Task) -> Path:
+        path = self.folder / f"{task.clip.clip_id}.npz"
+        # Not compressed: it is read once, moments later.
+        np.savez(path, **vars(self.backend.decode(task.clip)))
+        return path
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
@@ -56,12 +84,13 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     clips = read_clips(root)
     folder = root / store.FOLDER
     backend = make_backend(params.cues)
+    backend.start(root)
     swept = store.sweep(folder, [clip.clip_id for clip in clips])
     entries, tasks = _plan(backend, params.cues.backend, clips, root)
     kept = sum(entry.ok for entry in entries.values())
     _stop_if_hopeless(entries, params.cues.max_clips_failed)
     # Closed at once when the stage stops early: the worker processes finish what they are at.
-    with closing(_make(backend, tasks, root, console.num_workers(workers))) as made:
+    with closing(_make(backend, tasks, root, backend.processes(workers))) as made:
         for clip_id, entry in console.track(made, "cues: making", len(tasks)):
             entries[clip_id] = entry
             _stop_if_hopeless(entries, params.cues.max_clips_failed)
@@ -136,12 +165,32 @@ def _plan(backend: Backend, name: str, clips: Sequence[Clip], root: Path) -> tup
 def _make(
     backend: Backend, tasks: Sequence[_Task], root: Path, workers: int
 ) -> Generator[tuple[str, Entry], None, None]:
-    with closing(map_isolated(_Extraction(backend, root / store.FOLDER), tasks, workers)) as results:
-        for index, result in results:
-            task = tasks[index]
+    with ExitStack() as stack:
+        extraction, items, ahead = _Extraction(backend, root / store.FOLDER), iter(tasks), {}
+        if isinstance(backend, DecodingBackend):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dsr-frames-")))
+            items = stack.enter_context(closing(_decoded(backend, tasks, folder, backend.decoders * workers)))
+            # Decoded frames are large: one clip at work and one that waits for each process are enough.
+            ahead = {"ahead": 2}
+        numbers: dict[int, _Task] = {}
+        noted = (numbers.setdefault(k, task) for k, task in enumerate(items))
+        for index, result in stack.enter_context(closing(map_isolated(extraction, noted, workers, **ahead))):
+            task = numbers.pop(index)
             if isinstance(result, Failure):
                 result = _failed(result.reason, root, store.clip_key(task.clip, task.identity))
             yield task.clip.clip_id, result
+
+
+def _decoded(
+    backend: DecodingBackend, tasks: Sequence[_Task], folder: Path, workers: int
+) -> Generator[_Task, None, None]:
+    """The tasks with their frames, or with the reason why there are none, in the order in which they are decoded."""
+    with closing(map_isolated(_Decoding(backend, folder), tasks, workers, ahead=1)) as results:
+        for index, result in results:
+            if isinstance(result, Failure):
+                yield replace(tasks[index], failed=f"decoding: {result.reason}")
+            else:
+                yield replace(tasks[index], frames=result)
 
 
 def _failed(why: str, root: Path, key: str = "") -> Entry:

@@ -41,6 +41,30 @@ def back_project(depth: np.ndarray, rays: np.ndarray) -> np.ndarray:
     return (depth[..., None] * rays).astype(np.float32)
 
 
+def focal_lengths(points: np.ndarray, valid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Intrinsics [T, 3, 3] float64 of the pinhole camera that sees points where they are seen, fitted a frame.
+
+    The principal point is taken to be the middle of the image; NaN where a frame has no valid point off its axis.
+
+    Args:
+        points: [T, h, w, 3], camera frame, in the pixels of a picture resized from the video.
+        valid: [T, h, w] bool.
+        size: height and width of the video in pixels.
+    """
+    intrinsics = np.full((len(points), 3, 3), np.nan)
+    for t, (frame, known) in enumerate(zip(points, valid, strict=True)):
+        rows, columns = np.nonzero(known)
+        seen = frame[rows, columns].astype(np.float64)
+        focal = []
+        for axis, place in ((0, columns), (1, rows)):
+            pixels = (place + 0.5) * size[1 - axis] / known.shape[1 - axis] - size[1 - axis] / 2
+            slope = seen[:, axis] / seen[:, 2]
+            focal.append(float(pixels @ slope / (slope @ slope)) if slope.any() else np.nan)
+        if np.isfinite(focal).all() and min(focal) > 0:
+            intrinsics[t] = [[focal[0], 0, size[1] / 2], [0, focal[1], size[0] / 2], [0, 0, 1]]
+    return intrinsics
+
+
 def cast_rays(
     rays: np.ndarray,
     camera_poses: np.ndarray,

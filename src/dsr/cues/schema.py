@@ -9,7 +9,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,21 @@ def encode_masks(masks: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np
         encoded = coco_mask.encode(np.asfortranarray(flat[shown].transpose(1, 2, 0).astype(np.uint8)))
         for k, rle in zip(shown, encoded, strict=True):
             strings[k] = rle["counts"]
+    return _pack(strings)
+
+
+def pack_masks(strings: Sequence[Sequence[bytes]], num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """`mask_rle` and `mask_offsets` of ClipCues.
+
+    Args:
+        strings: for each track, COCO run-length strings of its `num_frames` frames, empty where there is no mask.
+    """
+    flat = [string for track in strings for string in track]
+    assert len(flat) == len(strings) * num_frames
+    return _pack(flat)
+
+
+def _pack(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in strings])]).astype(np.int64)
     return np.frombuffer(b"".join(strings), dtype=np.uint8), offsets
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -17,56 +16,11 @@ from rich.table import Table
 from dsr import console
 from dsr.console import StageError
 from dsr.params import Params
+from dsr.weights import BACKBONE, PUBLISHED_WEIGHTS, Weight, foundation_weights, missing_files
 
 GIB = 2**30
 SHOWN_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "decord", "pybullet", "dvc", "dvclive")
 LOW_DISK = 10 * GIB
-FOUNDATION, BACKBONE = "cues.backend: foundation", "model.backbone"
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A published checkpoint."""
-
-    name: str
-    path: str
-    """File or folder (of Hugging Face files), relative to the project folder."""
-    published: str
-    needed_for: str
-    """The setting that loads it."""
-
-
-PUBLISHED_WEIGHTS = (
-    Weight(
-        "Qwen2.5-VL 7B", "models/weights/Qwen2.5-VL-7B-Instruct", "huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct", BACKBONE
-    ),
-    Weight(
-        "Grounding DINO Swin-T",
-        "models/weights/groundingdino_swint_ogc.pth",
-        "github.com/IDEA-Research/GroundingDINO, release v0.1.0-alpha",
-        FOUNDATION,
-    ),
-    Weight(
-        "BERT (its text encoder)",
-        "models/weights/bert-base-uncased",
-        "huggingface.co/google-bert/bert-base-uncased",
-        FOUNDATION,
-    ),
-    Weight(
-        "SAM 2.1 large",
-        "models/weights/sam2.1_hiera_large.pt",
-        "huggingface.co/facebook/sam2.1-hiera-large",
-        FOUNDATION,
-    ),
-    Weight("Pi3", "models/weights/pi3/model.safetensors", "huggingface.co/yyfz233/Pi3", FOUNDATION),
-    Weight(
-        "Orient Anything",
-        "models/weights/croplargeEX2/dino_weight.pt",
-        "huggingface.co/Viglong/Orient-Anything",
-        FOUNDATION,
-    ),
-)
-WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 
 
 def run(params: Params, root: Path) -> None:
@@ -112,33 +66,13 @@ def version_differences(constraints: str) -> tuple[list[tuple[str, str, str]], i
 
 def needed_weights(params: Params) -> list[Weight]:
     """The checkpoints that the stages would load with these parameters."""
-    needed = []
-    if str(params.cues.backend) == "foundation":
-        needed += [weight for weight in PUBLISHED_WEIGHTS if weight.needed_for == FOUNDATION]
+    needed: list[Weight] = []
+    if params.cues.backend == "foundation" and params.cues.foundation.preset == "published":
+        needed += foundation_weights(params.cues.foundation.weights).values()
     if folder := params.model.backbone:
         known = [weight for weight in PUBLISHED_WEIGHTS if weight.path == folder.rstrip("/")]
         needed += known or [Weight("model.backbone", folder, "where you had it from", BACKBONE)]
     return needed
-
-
-def missing_files(path: Path) -> list[str]:
-    """What is absent or empty of a weight file or of a folder of Hugging Face files: [] if it is whole.
-
-    A folder is whole with its config.json and its weights: every shard that the index names, or one file.
-    """
-    if path.suffix in WEIGHT_FILES:
-        folder, wanted = path.parent, [path.name]
-    else:
-        folder, wanted = path, ["config.json"]
-        index = path / "model.safetensors.index.json"
-        if index.is_file():
-            try:
-                wanted += sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                return [f"{index.name} (damaged)"]
-        elif not (path / "pytorch_model.bin").is_file():
-            wanted.append("model.safetensors")
-    return [name for name in wanted if not (folder / name).is_file() or not (folder / name).stat().st_size]
 
 
 def missing_source(params: Params, root: Path) -> list[str]:
@@ -153,7 +87,7 @@ def _needed_packages(params: Params) -> list[str]:
     packages = ["torch", "transformers", "tokenizers", "decord", "dvc"]
     if params.clips.source == "simulated":
         packages.append("pybullet")
-    if str(params.cues.backend) == "foundation":
+    if params.cues.backend == "foundation":
         packages += ["sam2", "groundingdino-py"]
     return packages
 

@@ -6,19 +6,22 @@ and loads weights when it first extracts.
 """
 
 import importlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 
 from dsr.clips.video import frames_between, uniform_frames
+from dsr.console import num_workers
 from dsr.cues.schema import ClipCues
 from dsr.params import Cues
 
 BACKENDS = {
     "simulated": "dsr.cues.backends.simulated",
     "annotated": "dsr.cues.backends.annotated",
+    "foundation": "dsr.cues.backends.foundation",
 }
 """Name in params.yaml -> module with a class `Backend(params: Cues)`. Imported only when it is asked for, so that
 no backend's dependencies are another's."""
@@ -47,7 +50,24 @@ class ClipFailure(ValueError):
     """A clip without cues; the message is one line for a person and names file and field."""
 
 
-class Backend(Protocol):
+class Backend(ABC):
+    """What makes cues."""
+
+    def start(self, root: Path) -> None:  # noqa: B027 (most backends need nothing)
+        """Called once in the stage's process, before anything else.
+
+        Args:
+            root: the project folder.
+
+        Raises:
+            StageError: something that every clip needs is missing.
+        """
+
+    def processes(self, requested: int) -> int:
+        """How many processes extract, where 0 requests as many as are useful."""
+        return num_workers(requested)
+
+    @abstractmethod
     def identity(self, clip: Clip) -> dict[str, Any]:
         """JSON of everything that the clip's cues depend on besides its row and video: the version of the
         algorithm, the parameters that it uses, the hashes of weights and of the clip's own files.
@@ -56,12 +76,47 @@ class Backend(Protocol):
             ClipFailure: a file is missing.
         """
 
+    @abstractmethod
     def extract(self, clip: Clip) -> ClipCues:
         """Cues without `meta`.
 
         Raises:
             ClipFailure: no cues can be made, and why. Any other error also costs this clip alone.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The cue frames of a clip."""
+
+    frames: np.ndarray
+    """[T, H, W, 3] uint8 RGB, as shown."""
+    indices: np.ndarray
+    """[T] int64, in the decoded video."""
+    timestamps: np.ndarray
+    """[T] float64, seconds."""
+
+
+class DecodingBackend(Backend):
+    """A backend that sees frames, decoded ahead by processes of their own."""
+
+    decoders: int
+    """Processes that decode ahead, for each that extracts."""
+
+    @abstractmethod
+    def decode(self, clip: Clip) -> Decoded:
+        """The clip's cue frames.
+
+        Raises:
+            ClipFailure, VideoError: they cannot be had.
+        """
+
+    @abstractmethod
+    def extract_decoded(self, clip: Clip, decoded: Decoded) -> ClipCues:
+        """As `extract`, of decoded frames."""
+
+    def extract(self, clip: Clip) -> ClipCues:
+        return self.extract_decoded(clip, self.decode(clip))
 
 
 def make_backend(params: Cues) -> Backend:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsr.clips.video import probe
+from dsr.cues import backends
 from dsr.cues.annotations import DEPTH_SUFFIX, Annotation, AnnotationError, Track, read_annotation, read_depth
 from dsr.cues.backends import Clip, ClipFailure, cue_frames
 from dsr.cues.point_maps import back_project, pixel_rays, sampled_pixels
@@ -22,7 +23,7 @@ VERSION = 1
 """Raise it when the same annotation gives other cues: every clip is then made again."""
 
 
-class Backend:
+class Backend(backends.Backend):
     """Reads `Clip.annotation` and the depth maps beside it."""
 
     def __init__(self, params: Cues) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from dsr.clips.simulated.truth import Truth, read_truth
+from dsr.cues import backends
 from dsr.cues.backends import Clip, ClipFailure, cue_frames
 from dsr.cues.point_maps import back_project, cast_rays, pixel_rays, sampled_pixels
 from dsr.cues.schema import ClipCues, encode_masks, no_masks
@@ -48,7 +49,7 @@ RUNS = 0.7
 """As DRIFT, for missed detections: at this value a miss lasts about two frames."""
 
 
-class Backend:
+class Backend(backends.Backend):
     """Reads `Clip.truth`."""
 
     def __init__(self, params: Cues) -> None:

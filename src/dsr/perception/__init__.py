@@ -1,0 +1,1 @@
+"""Grounding, segmentation, reconstruction and orientation with published models: one model a file."""

@@ -1,0 +1,166 @@
+"""The truth of simulated clips, seen through the foundation backend's path, gives the simulated backend's cues; and
+what damaged masks and depth cost is bounded."""
+
+import numpy as np
+import pytest
+
+from dsr.clips.simulated.stage import simulate_clip
+from dsr.clips.simulated.truth import Truth, read_truth
+from dsr.clips.video import uniform_frames
+from dsr.cues.backends import Decoded
+from dsr.cues.backends.foundation import Models, see
+from dsr.cues.backends.simulated import cues_from_truth
+from dsr.cues.schema import ClipCues
+from dsr.params import CueNoise, Cues, Simulate
+from dsr.perception.tracks import key_frames
+from tests.perception import oracle
+
+pytest.importorskip("pybullet", reason="the simulate extra is not installed")
+pytest.importorskip("sam2", reason="the perception extra is not installed")
+
+PARAMS = Cues(backend="foundation")
+QUIET = CueNoise(depth=0.0, pose=0.0, angle=0.0, missed=0.0)
+CLIPS = Simulate(num_clips=3, seed=7, duration=(4.0, 4.5), size=(320, 240))
+
+
+@pytest.fixture(scope="module")
+def truths(tmp_path_factory: pytest.TempPathFactory) -> list[Truth]:
+    folder = tmp_path_factory.mktemp("clips")
+    rows = [simulate_clip(CLIPS, k, folder) for k in range(CLIPS.num_clips)]
+    return [read_truth(folder / row.truth) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def both(truths: list[Truth]) -> list[tuple[ClipCues, ClipCues]]:
+    """Each clip's cues by the foundation's path and by the simulated backend."""
+    return [(seen(truth, oracle.oracle(truth, frames_of(truth))), told(truth)) for truth in truths]
+
+
+def frames_of(truth: Truth) -> np.ndarray:
+    return uniform_frames(len(truth.timestamps), PARAMS.num_frames)
+
+
+def seen(truth: Truth, models: Models) -> ClipCues:
+    frames = frames_of(truth)
+    pictures = np.zeros((len(frames), *truth.size, 3), np.uint8)
+    pictures[:, 0, 0, 0] = np.arange(len(frames))
+    cues = see(Decoded(pictures, frames, truth.timestamps[frames]), oracle.words_of(truth), models, PARAMS)
+    return with_size(cues, truth)
+
+
+def told(truth: Truth) -> ClipCues:
+    cues = cues_from_truth(truth, frames_of(truth), PARAMS.point_map_size, QUIET, np.random.default_rng(0))
+    return with_size(cues, truth)
+
+
+def with_size(cues: ClipCues, truth: Truth) -> ClipCues:
+    cues.meta.update(height=int(truth.size[0]), width=int(truth.size[1]))
+    return cues
+
+
+def pairs(ours: ClipCues, theirs: ClipCues) -> list[tuple[int, int]]:
+    """Tracks of the same body."""
+    return [(k, theirs.labels.tolist().index(label)) for k, label in enumerate(ours.labels.tolist())]
+
+
+def errors(ours: ClipCues, theirs: ClipCues, whole: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of every located centre from the truth, and the stated uncertainty, both relative to the depth.
+
+    Args:
+        whole: of bodies inside the image, or of those that its border cuts off.
+    """
+    off, stated = [], []
+    limit = np.array([ours.meta["width"], ours.meta["height"]])
+    for k, j in pairs(ours, theirs):
+        inside = (ours.boxes[k, :, :2] > 4).all(axis=1) & (ours.boxes[k, :, 2:] < limit - 4).all(axis=1)
+        both = ours.visible[k] & theirs.visible[j] & (inside == whole)
+        depth = theirs.centers[j, both, 2]
+        off.append(np.linalg.norm(ours.centers[k, both] - theirs.centers[j, both], axis=-1) / depth)
+        stated.append(ours.center_uncertainty[k, both])
+    return np.concatenate(off), np.concatenate(stated)
+
+
+def test_what_the_key_frames_show_is_found_and_keeps_its_name_and_kind(both: list[tuple[ClipCues, ClipCues]]) -> None:
+    for ours, theirs in both:
+        shown = theirs.visible[:, key_frames(PARAMS.num_frames, PARAMS.foundation.key_frames)].any(axis=1)
+        assert set(ours.labels.tolist()) == set(theirs.labels[shown].tolist())
+        assert all(ours.is_agent[k] == theirs.is_agent[j] for k, j in pairs(ours, theirs))
+
+
+def test_masks_boxes_and_visibility_are_the_simulated_backends(both: list[tuple[ClipCues, ClipCues]]) -> None:
+    for ours, theirs in both:
+        for k, j in pairs(ours, theirs):
+            # A sliver of a body has a mask, but too few points to be placed.
+            unplaced = theirs.visible[j] & ~ours.visible[k]
+            assert not (ours.visible[k] & ~theirs.visible[j]).any()
+            assert all(theirs.mask(j, t).sum() < 150 for t in np.flatnonzero(unplaced))
+            shared = np.flatnonzero(ours.visible[k] & theirs.visible[j])
+            np.testing.assert_allclose(ours.boxes[k, shared], theirs.boxes[j, shared], atol=1.0)
+            assert (ours.mask(k, shared[0]) == theirs.mask(j, shared[0])).all()
+
+
+def test_camera_points_and_orientations_are_the_simulated_backends(both: list[tuple[ClipCues, ClipCues]]) -> None:
+    for ours, theirs in both:
+        first = np.linalg.inv(theirs.camera_poses[0])
+        np.testing.assert_allclose(ours.camera_poses, first @ theirs.camera_poses, atol=1e-9)
+        np.testing.assert_allclose(ours.intrinsics, theirs.intrinsics, rtol=1e-4)
+        known = np.isfinite(ours.point_map)
+        # Depth edges are not valid, and so coarse a picture has many.
+        assert known.mean() > 0.5 * np.isfinite(theirs.point_map).mean()
+        np.testing.assert_allclose(ours.point_map[known], theirs.point_map[known], rtol=1e-5)
+        np.testing.assert_array_equal(ours.timestamps, theirs.timestamps)
+        for k, j in pairs(ours, theirs):
+            oriented = np.isfinite(ours.orientations[k, :, 0, 0])
+            np.testing.assert_allclose(ours.orientations[k, oriented], theirs.orientations[j, oriented], atol=1e-6)
+            assert ours.is_agent[k] or not oriented.any()
+
+
+def test_centres_are_the_bodies_centres(both: list[tuple[ClipCues, ClipCues]]) -> None:
+    """What the surface does not tell of a body's depth remains."""
+    off, stated = (np.concatenate(v) for v in zip(*(errors(*pair, whole=True) for pair in both), strict=True))
+    assert len(off) > 250
+    assert np.median(off) < 0.035
+    assert np.quantile(off, 0.95) < 0.10
+    assert (off < 3 * stated).mean() > 0.9
+
+
+def test_a_body_that_the_border_cuts_off_is_said_to_be_unsure(both: list[tuple[ClipCues, ClipCues]]) -> None:
+    off, stated = (np.concatenate(v) for v in zip(*(errors(*pair, whole=False) for pair in both), strict=True))
+    assert len(off) > 30
+    assert np.median(stated) > 0.05
+    assert (off < 3 * stated).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("mask_damage", "depth_damage"),
+    [
+        (oracle.eroded, oracle.unharmed),
+        (oracle.dilated, oracle.unharmed),
+        (oracle.shifted, oracle.unharmed),
+        (oracle.unharmed, oracle.bled),
+        (oracle.dilated, oracle.bled),
+    ],
+    ids=["eroded", "dilated", "shifted", "bled", "dilated and bled"],
+)
+def test_damage_costs_little(truths: list[Truth], mask_damage: oracle.Damage, depth_damage: oracle.Damage) -> None:
+    """Masks 2 pixels too small, 3 too large or 3 beside, depth blurred by 1.5 pixels, on bodies of about 50."""
+    found = [
+        errors(seen(t, oracle.oracle(t, frames_of(t), mask_damage, depth_damage)), told(t), whole=True) for t in truths
+    ]
+    off, stated = (np.concatenate(v) for v in zip(*found, strict=True))
+    print(mask_damage.__name__, depth_damage.__name__, len(off), np.median(off), np.quantile(off, 0.95), off.max())
+    assert len(off) > 250
+    assert np.median(off) < 0.045
+    assert np.quantile(off, 0.95) < 0.12
+    assert (off < 3 * stated).mean() > 0.75
+
+
+def test_every_frame_is_tracked_at_most_twice(truths: list[Truth]) -> None:
+    truth = truths[0]
+    models = oracle.oracle(truth, frames_of(truth))
+    seen(truth, models)
+    calls = models.segment.predictor.calls  # type: ignore[attr-defined]
+    assert [name for name, _ in calls].count("open") == 1
+    assert len({call for call in calls if call[0] != "open"}) <= 2 * PARAMS.num_frames
+    first, *_ = key_frames(PARAMS.num_frames, PARAMS.foundation.key_frames)
+    assert {frame for name, frame in calls if name == "on"} == set(range(first + 1, PARAMS.num_frames))
