@@ -123,3 +123,18 @@ def test_an_item_that_hangs_is_ended_after_its_time() -> None:
 def test_one_item_at_a_time_comes_to_an_end() -> None:
     """That nothing is left is found out when every process is idle."""
     assert sorted(map_isolated(square, [1, 2, 3], 2, ahead=1)) == [(0, 1), (1, 4), (2, 9)]
+
+
+def doubled(item: bytes) -> bytes:
+    return item * 2
+
+
+def test_large_items_and_large_answers_do_not_wait_for_each_other() -> None:
+    """Both ways of a pipe are full at once where items are sent ahead of answers that nobody reads yet."""
+    signal.alarm(60)  # Ends the test, and says so, where they do.
+    try:
+        items = [bytes([i]) * 400_000 for i in range(12)]
+        results = dict(map_isolated(doubled, items, 2))
+    finally:
+        signal.alarm(0)
+    assert all(results[i] == item * 2 for i, item in enumerate(items))

@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Generic, TypeVar
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, TypeVar
 
 from dsr.console import StageError
 
@@ -25,9 +26,13 @@ Result = TypeVar("Result")
 
 _IN_FLIGHT = 4
 """Items handed to a process ahead of its answers, so that it never waits for this one."""
+_SENT_AHEAD = 8 << 10
+"""Most bytes of an item that is sent ahead: with _IN_FLIGHT of them far below what a pipe holds."""
 _READY = "ready"
 _slot = 0
 _context = multiprocessing.get_context("forkserver")
+_Sent = tuple[int, bytes]
+"""An item's index, and both pickled."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ def map_isolated(
     _context.set_forkserver_preload(["__main__", function.__module__])
     source = enumerate(items)
     more = True
-    waiting: deque[tuple[int, Item]] = deque()
-    pool: list[_Worker[Item]] = []
+    waiting: deque[_Sent] = deque()
+    pool: list[_Worker] = []
     try:
         while more or waiting or pool:
             starting = sum(not worker.ready for worker in pool)
@@ -68,13 +73,17 @@ def map_isolated(
                 taken = next(source, None)
                 more = taken is not None
                 if taken is not None:
-                    waiting.append(taken)
+                    waiting.append((taken[0], bytes(ForkingPickler.dumps(taken))))
             if len(pool) < workers and len(waiting) > starting:
                 free = set(range(workers)) - {worker.slot for worker in pool}
                 pool.append(_Worker(function, min(free)))
+            if waiting and len(waiting[0][1]) > _SENT_AHEAD:
+                # A large item is sent to a process that waits for it. Sent ahead it could fill the pipe while the
+                # process fills the other way with a large answer: each would wait for the other to read.
+                room = [worker for worker in room if not worker.in_flight]
             fed = bool(room and waiting)
             if fed:
-                min(room, key=lambda worker: len(worker.in_flight)).feed(*waiting.popleft())
+                min(room, key=lambda worker: len(worker.in_flight)).feed(waiting.popleft())
             # Before waiting: one that has nothing to answer would be waited for in vain.
             for worker in [w for w in pool if w.ready and not w.in_flight and not waiting and not more]:
                 pool.remove(worker)
@@ -123,7 +132,7 @@ def ended_after(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-class _Worker(Generic[Item]):
+class _Worker:
     """One process, its pipe, and what it has been handed but has not answered."""
 
     def __init__(self, function: Callable[[Item], Any], slot: int) -> None:
@@ -133,16 +142,16 @@ class _Worker(Generic[Item]):
         self.process.start()
         # Its end must be open in that process alone, or its death would not end the stream.
         theirs.close()
-        self.in_flight: deque[tuple[int, Item]] = deque()
+        self.in_flight: deque[_Sent] = deque()
         self.ready = False
         self.at_fault: int | None = None
         self._over = False
 
-    def feed(self, index: int, item: Item) -> None:
-        self.in_flight.append((index, item))
+    def feed(self, sent: "_Sent") -> None:
+        self.in_flight.append(sent)
         # If it died, receive() will say so.
         with suppress(OSError):
-            self.connection.send((index, item))
+            self.connection.send_bytes(sent[1])
 
     def receive(self) -> tuple[int, Any] | None:
         """The next answer, or None: it has just become ready, or is over."""
@@ -161,7 +170,7 @@ class _Worker(Generic[Item]):
     def is_over(self) -> bool:
         return self._over
 
-    def unanswered(self) -> list[tuple[int, Item]]:
+    def unanswered(self) -> "list[_Sent]":
         """What it had been handed after the item at fault."""
         return list(self.in_flight)
 
