@@ -35,5 +35,5 @@ $(VENV)/.default: pyproject.toml constraints.txt | $(VENV)/bin/uv
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/uv
-	$(INSTALL) --editable '.[default,dev]'
+	$(INSTALL) --editable '.[default,perception,dev]'
 	touch $@
