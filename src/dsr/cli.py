@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -89,6 +89,16 @@ def evaluate(root: Root = Path(), workers: Workers = 0) -> None:
 def doctor(root: Root = Path()) -> None:
     """Check this machine: versions, devices, weights found or missing, free disk."""
     import_module("dsr.report.doctor").run(load(root / "params.yaml"), root)
+
+
+@app.command(rich_help_panel=TOOLS)
+def convert(
+    source: Annotated[Path, typer.Argument(help="Folder with config.json and *.safetensors.")],
+    target: Annotated[Path, typer.Argument(help="New folder.")],
+    to: Annotated[Literal["ours", "published"], typer.Option(help="Layout of the new folder.")] = "ours",
+) -> None:
+    """Turn the published DSR_Suite-Model checkpoint into a model folder of this project, or back."""
+    import_module("dsr.model.convert").run(source, target, to)
 
 
 def main() -> None:
