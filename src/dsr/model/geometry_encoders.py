@@ -243,9 +243,9 @@ class Pi3Encoder(GeometryEncoder):
     def _features(self, patches: Tensor, grid_thw: Sequence[int]) -> Tensor:
         """[cells, 8 * width] of one video, each cell's patches by frame, row and column."""
         t, h, w = grid_thw
-        weight = self.merger.ln_q.weight
-        frames = imagenet_frames(patches, grid_thw).to(weight)
-        features = self.encoder(frames).patches  # [2t, h * w, width]
+        # It may be kept in a shorter format than what learns.
+        frames = imagenet_frames(patches, grid_thw).to(next(self.encoder.parameters()).dtype)
+        features = self.encoder(frames).patches.to(self.merger.ln_q.weight.dtype)  # [2t, h * w, width]
         features = features.view(t, FRAMES, h // MERGE, MERGE, w // MERGE, MERGE, -1)
         return features.permute(0, 2, 4, 1, 3, 5, 6).flatten(0, 2).flatten(1)
 
