@@ -334,6 +334,8 @@ class Train:
     state_loss: float = 0.3
     """Weight of a loss that has the geometry tokens spell the right option (training/curriculum.py); 0 for a published
     backbone."""
+    max_questions: int = 0
+    """Train on so many of the questions, drawn at random; a smaller set is part of a larger one. 0: all."""
     shuffle_options: bool = True
     """Give a question's options in a new order each time it is used."""
     batch_size: int = 16
@@ -378,16 +380,8 @@ class Train:
     """Seeds the order of the questions, of their options, and the warm-up's noise."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "text_steps",
-            "option_loss",
-            "state_loss",
-            "weight_decay",
-            "cache_gib",
-            "lora_rank",
-            "seed",
-        ):
+        at_least_0 = ("steps", "text_steps", "max_questions", "option_loss", "state_loss", "weight_decay", "cache_gib")
+        for name in (*at_least_0, "lora_rank", "seed"):
             require(getattr(self, name) >= 0, f"train.{name}", "at least 0")
         for name in ("batch_size", "accumulation", "questions_per_clip", "save_steps"):
             require(getattr(self, name) >= 1, f"train.{name}", "at least 1")

@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from dvclive import Live
 from safetensors.torch import load_file
@@ -67,6 +69,8 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     deepspeed = deepspeed_config(params.train, root)
     _warn_of_other_recipe(params)
     table = read_questions(root / QUESTIONS)
+    if params.train.max_questions:
+        table = some(table, params.train.max_questions, params.train.seed)
     texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
     dtype = torch.bfloat16 if params.train.bf16 else torch.float32
     model, processor = make_model(params.model, params.gsm, root, texts, dtype)
@@ -106,6 +110,12 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         "time": duration(time.monotonic() - started),
     }
     console.summary("train", summary | {"missing": len(missing)} | speed)
+
+
+def some(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """So many rows of a question table, in its order; those of a smaller count are among those of a larger one."""
+    chosen = np.random.default_rng([seed, 3]).permutation(len(table))[:count]
+    return table.iloc[np.sort(chosen)].reset_index(drop=True)
 
 
 def run_key(params: Params, root: Path) -> str:
