@@ -161,11 +161,14 @@ def backbone(
     former = source.get("gsm", {})
     sizes = {"sizes": former["sizes"]} if "sizes" in former else {}
     config = Qwen2_5_VLGSMConfig(**{**source, "gsm": _gsm(gsm) | sizes, "letter_token_ids": letters})
+    # Read first: a file that is missing is told before the backbone is loaded.
+    lacks_pi3 = "pi3" in gsm.encoders and gsm.fusion != "none" and "pi3" not in former.get("encoders", ())
+    encoder = load_encoder(pi3) if lacks_pi3 else None
     model = Qwen2_5_VLGSMForConditionalGeneration.from_pretrained(
         folder, config=config, dtype=dtype, attn_implementation=_attention(), local_files_only=True
     )
-    if "pi3" in gsm.encoders and gsm.fusion != "none" and "pi3" not in former.get("encoders", ()):
-        model.model.geometry["pi3"].encoder.load_state_dict(load_encoder(pi3).state_dict())
+    if encoder is not None:
+        model.model.geometry["pi3"].encoder.load_state_dict(encoder.state_dict())
     processor.tokenizer.padding_side = "left"
     processor.video_processor.size = {"shortest_edge": 28 * 28, "longest_edge": max_pixels}
     return model, processor
