@@ -75,10 +75,8 @@ def load_exactly(
         ],
     }
     if any(problems.values()):
-        raise StageError(
-            f"{path}: not the parameters of this model: {'; '.join(_count(kind, p) for kind, p in problems.items() if p)}"
-            f"; get it from {published}"
-        )
+        counts = "; ".join(_count(kind, names) for kind, names in problems.items() if names)
+        raise StageError(f"{path}: not the parameters of this model: {counts}; get it from {published}")
     merged = {
         ours: _as_float32(torch.cat([tensors[name] for name in names]) if len(names) > 1 else tensors[names[0]])
         for ours, names in layout.items()

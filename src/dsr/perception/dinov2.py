@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsr.perception.transformer import NORM_EPS, Block
+from dsr.perception.transformer import NORM_EPS, Block, learned_tokens
 
 PATCH = 14
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -68,10 +68,10 @@ class DinoV2(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config.width)
-        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, config.width))
-        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + config.grid**2, config.width))
+        self.cls_token = learned_tokens(1, config.width)
+        self.pos_embed = learned_tokens(1 + config.grid**2, config.width)
         if config.registers:
-            self.register_tokens = nn.Parameter(0.02 * torch.randn(1, config.registers, config.width))
+            self.register_tokens = learned_tokens(config.registers, config.width)
         self.blocks = nn.ModuleList(Block(config.width, config.heads, layer_scale=1.0) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
 

@@ -9,13 +9,17 @@
 - Angles become rotation matrices here, and are nowhere else.
 
 Angles, as the published drawing code shows them (`get_proj2D_XYZ` for the arrows in the picture, `render_3D_axis` for
-the axes laid over it; the two agree), x right and y up in the picture:
+the axes laid over it; front and top agree), x right and y up in the picture:
 
 - azimuth 0 faces the camera; growing, it turns the thing's front to the picture's left (90: left, 180: away from the
   camera, 270: right);
 - polar above 0: the camera looks down on the thing, its front dips when it faces the camera and its top leans towards
   the camera (90: seen from straight above);
 - rotation above 0 turns the picture counter-clockwise, after the other two.
+
+They describe a camera that looks straight at the thing (`render_3D_axis` draws them so). A thing beside the middle of
+the picture is seen along another ray, so its rotation is turned from the optical axis to that ray: what faces the
+camera faces the camera's place, not its image plane. At a field of view of 70 degrees this is up to 35 degrees.
 
 Letters: K pictures of agents.
 """
@@ -102,7 +106,7 @@ class OrientAnything(nn.Module):
         tensors.pop(UNUSED, None)
         load_exactly(model, tensors, path, PUBLISHED, published_layout(model))
         model.compute_dtype = dtype or default_dtype(device)
-        return model.to(device).eval()
+        return model.to(device).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [K, 722] of pictures [K, 3, 224, 224] normalised with `dinov2.image_statistics`."""
@@ -112,32 +116,42 @@ class OrientAnything(nn.Module):
 
 
 def orientations(
-    model: OrientAnything, views: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int = 32
+    model: OrientAnything,
+    views: Iterable[tuple[np.ndarray, np.ndarray]],
+    batch_size: int = 32,
+    directions: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Orientations of agents.
 
     Args:
         views: K pairs of a frame [H, W, 3] uint8 RGB and the agent's mask [H, W] bool in it; consumed lazily.
+        directions: [K, 3] the ray to each agent in the camera's frame, of any length, such as its centre; the optical
+            axis if not given.
 
     Returns:
         rotations [K, 3, 3] float32, camera-from-agent (agent: x forward, y left, z up; camera: OpenCV), and confidence
         [K] float32 in [0, 1] that the thing has a front. NaN and 0 where the mask is empty or too small to see a thing
-        in, or where the model's output is not finite.
+        in, or where the model's output or the direction is not finite.
     """
-    device = model.down_sampler.net1[0].weight.device
+    device = next(model.parameters()).device
     mean, std = (statistic.to(device) for statistic in image_statistics())
     angles, confidence = [np.empty((0, 3))], [np.empty(0)]
     for crops in _batches((agent_crop(frame, mask) for frame, mask in views), batch_size):
-        seen = [k for k, crop in enumerate(crops) if crop is not None]
+        seen = np.array([crop is not None for crop in crops])
         found, sure = np.full((len(crops), 3), np.nan), np.zeros(len(crops))
-        if seen:
-            pictures = torch.from_numpy(np.stack([crops[k] for k in seen])).to(device)
+        if seen.any():
+            pictures = torch.from_numpy(np.stack([crop for crop in crops if crop is not None])).to(device)
             with torch.inference_mode():
                 logits = model((pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std)
             found[seen], sure[seen] = decode(logits.float().cpu())
         angles.append(found)
         confidence.append(sure)
-    return rotation_matrices(np.concatenate(angles)).astype(np.float32), np.concatenate(confidence).astype(np.float32)
+    rotations = rotation_matrices(np.concatenate(angles))
+    if directions is not None:
+        rotations = turned_to(directions) @ rotations
+    known = np.isfinite(rotations).all(axis=(1, 2))
+    rotations[~known] = np.nan
+    return rotations.astype(np.float32), np.where(known, np.concatenate(confidence), 0).astype(np.float32)
 
 
 def agent_crop(frame: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
@@ -201,6 +215,19 @@ def rotation_matrices(angles: np.ndarray) -> np.ndarray:
     # Counter-clockwise as one sees it, in a picture whose y points down.
     turn = _matrix([cos_r, sin_r, zero], [-sin_r, cos_r, zero], [zero, zero, one])
     return turn @ upright
+
+
+def turned_to(directions: np.ndarray) -> np.ndarray:
+    """The smallest rotations [..., 3, 3] that turn the optical axis (z) to directions [..., 3] of any length; NaN for
+    one that is not finite, has no length or points straight back."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x, y, z = np.moveaxis(directions / np.linalg.norm(directions, axis=-1, keepdims=True), -1, 0)
+        share = 1 / (1 + z)
+        return _matrix(
+            [1 - x * x * share, -x * y * share, x],
+            [-x * y * share, 1 - y * y * share, y],
+            [-x, -y, z],
+        )
 
 
 def published_layout(model: OrientAnything) -> dict[str, tuple[str, ...]]:

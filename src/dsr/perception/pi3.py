@@ -9,6 +9,7 @@
 Letters: t frames, n tokens a frame (registers, then p patches), d width, h x w pixels.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from torch.nn import functional
 from dsr.perception.checkpoints import load_exactly, read_safetensors
 from dsr.perception.dinov2 import PATCH, DinoV2, DinoV2Config, image_statistics
 from dsr.perception.reconstruction import Reconstruction
-from dsr.perception.transformer import Block, Rotary, computing_in, default_dtype, patch_positions
+from dsr.perception.transformer import Block, Rotary, computing_in, default_dtype, learned_tokens, patch_positions
 
 PUBLISHED = "huggingface.co/yyfz233/Pi3"
 FILE = "model.safetensors"
@@ -91,7 +92,7 @@ class PixelHead(nn.Module):
         super().__init__()
         self.proj = nn.Linear(width, channels * PATCH**2)
         # Untrained, it sees a wall at depth 1 rather than noise.
-        nn.init.normal_(self.proj.weight, std=1e-3)
+        nn.init.trunc_normal_(self.proj.weight, std=1e-3)
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, patches: Tensor, rows: int) -> Tensor:
@@ -147,7 +148,7 @@ class Pi3(nn.Module):
         width = config.encoder.width
         self.compute_dtype = torch.float32
         self.encoder = DinoV2(config.encoder)
-        self.register_token = nn.Parameter(0.02 * torch.randn(1, 1, config.registers, width))
+        self.register_token = learned_tokens(1, config.registers, width)
         self.decoder = nn.ModuleList(
             Block(width, config.decoder_heads, layer_scale=LAYER_SCALE, qk_norm=True)
             for _ in range(config.decoder_depth)
@@ -184,7 +185,7 @@ class Pi3(nn.Module):
         file = _file(path)
         load_exactly(model, read_safetensors(file, PUBLISHED), file, PUBLISHED)
         model.compute_dtype = dtype or default_dtype(device)
-        return model.to(device).eval()
+        return model.to(device).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Geometry of one clip.
@@ -258,7 +259,7 @@ def load_encoder(path: Path, device: str = "cpu", config: Pi3Config | None = Non
         encoder = DinoV2((config or Pi3Config()).encoder)
     file = _file(path)
     load_exactly(encoder, read_safetensors(file, PUBLISHED, prefix="encoder."), file, PUBLISHED)
-    return encoder.to(device).eval()
+    return encoder.to(device).eval().requires_grad_(False)
 
 
 def model_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -267,10 +268,11 @@ def model_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> tuple[i
     The published rule: the size of the same aspect ratio with exactly `max_pixels` is rounded to multiples of 14, then
     the side that is too long for the aspect ratio loses 14 pixels until the area fits. Small pictures are enlarged.
     """
-    scale = (max_pixels / (height * width)) ** 0.5
-    rows, columns = (max(1, round(side * scale / PATCH)) for side in (height, width))
+    scale = math.sqrt(max_pixels / (height * width))
+    exact_height, exact_width = height * scale, width * scale
+    rows, columns = max(1, round(exact_height / PATCH)), max(1, round(exact_width / PATCH))
     while rows * columns * PATCH**2 > max_pixels:
-        if rows == 1 or (columns > 1 and columns * height > width * rows):
+        if rows == 1 or (columns > 1 and columns / rows > exact_width / exact_height):
             columns -= 1
         else:
             rows -= 1
@@ -285,8 +287,9 @@ def resize_frames(frames: np.ndarray, max_pixels: int = MAX_PIXELS) -> Tensor:
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise ValueError(f"frames are {frames.dtype} {list(frames.shape)}, not uint8 [T, H, W, 3] with T >= 1")
-    height, width = model_size(*frames.shape[1:3], max_pixels)
-    resized = np.stack([Image.fromarray(f).resize((width, height), Image.Resampling.LANCZOS) for f in frames])
+    height, width = model_size(frames.shape[1], frames.shape[2], max_pixels)
+    pictures = (Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS) for frame in frames)
+    resized = np.stack([np.asarray(picture) for picture in pictures])
     return torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255
 
 

@@ -103,6 +103,11 @@ class Block(nn.Module):
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
+def learned_tokens(*shape: int) -> nn.Parameter:
+    """[1, *shape] parameter, small and random."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, *shape), std=0.02))
+
+
 def patch_positions(rows: int, columns: int, device: torch.device) -> Tensor:
     """[rows * columns, 2] int64 (row, column) of patches in reading order."""
     return torch.cartesian_prod(torch.arange(rows, device=device), torch.arange(columns, device=device))
