@@ -56,6 +56,7 @@ def test_how_many_processes_are_started(monkeypatch: pytest.MonkeyPatch) -> None
     assert processes_to_start(Train(deepspeed="zero2")) == 0
 
 
+@pytest.mark.pipeline
 def test_two_processes_share_a_step(tmp_path: Path) -> None:
     done = train(make_project(tmp_path, videos=1), 2)
     assert done.returncode == 0, done.stderr
@@ -64,6 +65,7 @@ def test_two_processes_share_a_step(tmp_path: Path) -> None:
     assert load_model(tmp_path / "models/gsm", "cpu")[0].config.num_geometry_tokens == 4
 
 
+@pytest.mark.pipeline
 @pytest.mark.parametrize("stage", ["zero2", "zero3"])
 def test_zero_trains_to_the_weights_of_plain_training(stage: str, tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
