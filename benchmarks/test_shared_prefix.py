@@ -106,12 +106,12 @@ def make_step(shared: bool, train: bool) -> Callable[[], None]:
 @pytest.mark.parametrize("train", [True, False], ids=["train", "score"])
 def test_a_shared_prefix_pays(train: bool, benchmark: BenchmarkFixture) -> None:
     torch.set_num_threads(1)
-    separate = make_step(False, train)
-    separate()
-    start = time.perf_counter()
-    separate()
-    baseline = time.perf_counter() - start
-    benchmark.pedantic(make_step(True, train), rounds=2, iterations=1, warmup_rounds=1)
+    separate, times = make_step(False, train), []
+    for _ in range(3):
+        start = time.perf_counter()
+        separate()
+        times.append(time.perf_counter() - start)
+    benchmark.pedantic(make_step(True, train), rounds=3, iterations=1, warmup_rounds=1)
     if benchmark.stats:  # none where benchmarks are disabled
-        benchmark.extra_info |= {"separate": baseline, "ratio": baseline / benchmark.stats.stats.mean}
+        benchmark.extra_info |= {"separate": min(times), "ratio": min(times) / benchmark.stats.stats.min}
         assert benchmark.extra_info["ratio"] >= LEAST

@@ -89,6 +89,7 @@ def test_a_preset_gives_what_is_left_out_and_what_is_written_wins(tmp_path: Path
         ("model: {preset: qwen2.5-vl-7b}\ntrain: 3", "train must be a mapping, not 3"),
         ("model: {preset: qwen2.5-vl-7b}\ntrain: {lr: 3}", "unknown key 'train.lr'"),
         ("train: {deepspeed: zero9}", "train.deepspeed must be one of"),
+        ("train: {deepspeed: zero2, lora_rank: 4}", "train.lora_rank must be 0 with train.deepspeed"),
     ],
 )
 def test_a_preset_hides_no_mistake(text: str, problem: str, tmp_path: Path):

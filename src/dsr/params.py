@@ -388,6 +388,7 @@ class Train:
         for name in ("epochs", "learning_rate", "gsm_learning_rate", "max_grad_norm"):
             require(getattr(self, name) > 0, f"train.{name}", "above 0")
         require(0 <= self.lr_warmup < 1, "train.lr_warmup", "in [0, 1)")
+        require(not (self.lora_rank and self.deepspeed), "train.lora_rank", "0 with train.deepspeed")
 
 
 @dataclass(frozen=True)

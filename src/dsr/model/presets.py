@@ -165,7 +165,7 @@ def backbone(
     lacks_pi3 = "pi3" in gsm.encoders and gsm.fusion != "none" and "pi3" not in former.get("encoders", ())
     encoder = load_encoder(pi3) if lacks_pi3 else None
     model = Qwen2_5_VLGSMForConditionalGeneration.from_pretrained(
-        folder, config=config, dtype=dtype, attn_implementation=_attention(), local_files_only=True
+        folder, config=config, dtype=dtype, attn_implementation=_attention(dtype), local_files_only=True
     )
     if encoder is not None:
         model.model.geometry["pi3"].encoder.load_state_dict(encoder.state_dict())
@@ -221,9 +221,10 @@ def make_model(
     return model, processor
 
 
-def _attention() -> str:
-    """The fastest attention that is installed."""
-    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
+def _attention(dtype: torch.dtype) -> str:
+    """The fastest attention that is installed; flash-attention has no float32."""
+    flash = torch.cuda.is_available() and is_flash_attn_2_available() and dtype != torch.float32
+    return "flash_attention_2" if flash else "sdpa"
 
 
 def _gsm(gsm: GSM) -> dict[str, Any]:
