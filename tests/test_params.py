@@ -70,3 +70,29 @@ def test_every_section_of_the_flow_names_only_params_that_exist():
                     assert is_dataclass(node)
                     assert part in {f.name for f in fields(node)}, key
                     node = getattr(node, part)
+
+
+def test_a_preset_gives_what_is_left_out_and_what_is_written_wins(tmp_path: Path):
+    params = read(tmp_path, "model: {preset: qwen2.5-vl-7b}\ntrain: {accumulation: 1, deepspeed: zero3}\n")
+    assert params.model.backbone == "models/weights/Qwen2.5-VL-7B-Instruct"
+    assert params.gsm.encoders == ("pi3",)
+    assert (params.train.learning_rate, params.train.gsm_learning_rate) == (2e-7, 1e-6)
+    assert (params.train.accumulation, params.train.batch_size, params.train.deepspeed) == (1, 4, "zero3")
+    assert read(tmp_path, "model: {preset: tiny}") == Params()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("model: {preset: qwen}", "model.preset must be one of tiny, qwen2.5-vl-7b, not 'qwen'"),
+        ("model: {preset: [1]}", "model.preset must be one of"),
+        ("model: {preset: qwen2.5-vl-7b}\ntrain: 3", "train must be a mapping, not 3"),
+        ("model: {preset: qwen2.5-vl-7b}\ntrain: {lr: 3}", "unknown key 'train.lr'"),
+        ("train: {deepspeed: zero9}", "train.deepspeed must be one of"),
+        ("train: {deepspeed: zero2, lora_rank: 4}", "train.lora_rank must be 0 with train.deepspeed"),
+    ],
+)
+def test_a_preset_hides_no_mistake(text: str, problem: str, tmp_path: Path):
+    with pytest.raises(StageError) as error:
+        read(tmp_path, text)
+    assert problem in str(error.value)

@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -153,6 +153,16 @@ def weights(
 ) -> None:
     """List every published checkpoint: where it is had from, where it is expected, found or missing."""
     import_module("dsr.report.weights").run(load(root / "params.yaml"), root, check)
+
+
+@app.command(rich_help_panel=TOOLS)
+def convert(
+    source: Annotated[Path, typer.Argument(help="Folder with config.json and *.safetensors.")],
+    target: Annotated[Path, typer.Argument(help="New folder.")],
+    to: Annotated[Literal["ours", "published"], typer.Option(help="Layout of the new folder.")] = "ours",
+) -> None:
+    """Turn the published DSR_Suite-Model checkpoint into a model folder of this project, or back."""
+    import_module("dsr.model.convert").run(source, target, to)
 
 
 def main() -> None:

@@ -342,8 +342,9 @@ class GSM:
     """`none`: video alone; `add`: geometry added to the vision tokens; `gsm`: selected geometry tokens."""
     num_tokens: int = 32
     """Geometry tokens N that follow the vision tokens (the published model: 32)."""
-    encoders: tuple[Literal["point_map", "tracks"], ...] = ("point_map", "tracks")
-    """Where 3D tokens come from: the cells of the point map, the tracked things and the camera, or both."""
+    encoders: tuple[Literal["point_map", "tracks", "pi3"], ...] = ("point_map", "tracks")
+    """Where 3D tokens come from: the cells of the point map, the tracked things and the camera, pi3's picture encoder
+    on the frames (the published model), or several of these."""
 
     def __post_init__(self) -> None:
         require(self.num_tokens >= 1, "gsm.num_tokens", "at least 1")
@@ -355,10 +356,14 @@ class GSM:
 class Model:
     """The vision-language model that training starts from (model/presets.py)."""
 
-    preset: Literal["tiny"] = "tiny"
-    """`tiny`: the Qwen2.5-VL architecture, small and randomly initialised."""
+    preset: Literal["tiny", "qwen2.5-vl-7b"] = "tiny"
+    """`tiny`: the Qwen2.5-VL architecture, small and randomly initialised. `qwen2.5-vl-7b`: the published recipe, which
+    gives the keys of `gsm`, `model` and `train` that are left out the values of PRESETS."""
     backbone: str = ""
-    """Folder with a published Qwen2.5-VL, such as models/weights/Qwen2.5-VL-7B-Instruct; it replaces the preset."""
+    """Folder with a published Qwen2.5-VL, such as models/weights/Qwen2.5-VL-7B-Instruct, or a model of this project; ''
+    makes a tiny one."""
+    pi3: str = "models/weights/pi3/model.safetensors"
+    """pi3's checkpoint, for the encoder `pi3` on a published backbone."""
     max_pixels: int = 4704
     """Most pixels of a frame (the published recipe: 230400); a vision token sees 28 x 28 of them in two frames."""
     seed: int = 1
@@ -386,6 +391,8 @@ class Train:
     state_loss: float = 0.3
     """Weight of a loss that has the geometry tokens spell the right option (training/curriculum.py); 0 for a published
     backbone."""
+    max_questions: int = 0
+    """Train on so many of the questions, drawn at random; a smaller set is part of a larger one. 0: all."""
     shuffle_options: bool = True
     """Give a question's options in a new order each time it is used."""
     batch_size: int = 16
@@ -405,9 +412,23 @@ class Train:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     bf16: bool = False
-    """Compute in bfloat16 (GPUs)."""
+    """Compute in bfloat16 (GPUs). Trained parameters stay in float32, or have a copy in it (DeepSpeed): a step of 2e-7
+    is lost in bfloat16."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
+    shared_prefix: bool = False
+    """Encode a video once for the questions about it that are in one batch (model/shared_prefix.py). The same loss and
+    gradients for less; it pays where videos are long."""
+    questions_per_clip: int = 4
+    """With `shared_prefix`, most questions about the same frames of a clip that follow one another."""
+    deepspeed: Literal["", "zero2", "zero3", "zero3_offload"] = ""
+    """Share optimizer state (zero2), parameters too (zero3), and keep both in the host's memory (zero3_offload):
+    configs/deepspeed/."""
+    lora_rank: int = 0
+    """Above 0, train low-rank adapters (peft) of the language model in the place of all of it; they are merged into
+    the model that is saved. With a learning rate of about 1e-4."""
+    tensorboard: bool = False
+    """Write TensorBoard's files too, to models/checkpoints/tensorboard/."""
     save_steps: int = 200
     """Steps between two checkpoints, from which a killed run goes on."""
     cache_gib: float = 2.0
@@ -416,13 +437,15 @@ class Train:
     """Seeds the order of the questions, of their options, and the warm-up's noise."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "text_steps", "option_loss", "state_loss", "weight_decay", "cache_gib", "seed"):
+        at_least_0 = ("steps", "text_steps", "max_questions", "option_loss", "state_loss", "weight_decay", "cache_gib")
+        for name in (*at_least_0, "lora_rank", "seed"):
             require(getattr(self, name) >= 0, f"train.{name}", "at least 0")
-        for name in ("batch_size", "accumulation", "save_steps"):
+        for name in ("batch_size", "accumulation", "questions_per_clip", "save_steps"):
             require(getattr(self, name) >= 1, f"train.{name}", "at least 1")
         for name in ("epochs", "learning_rate", "gsm_learning_rate", "max_grad_norm"):
             require(getattr(self, name) > 0, f"train.{name}", "above 0")
         require(0 <= self.lr_warmup < 1, "train.lr_warmup", "in [0, 1)")
+        require(not (self.lora_rank and self.deepspeed), "train.lora_rank", "0 with train.deepspeed")
 
 
 @dataclass(frozen=True)
@@ -528,8 +551,37 @@ class Params:
     evaluate: Evaluate = field(default_factory=Evaluate)
 
 
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "tiny": {},
+    # arXiv 2512.20557, section 5.1, and the training script of github.com/Tiamat-Tech/DSR_Suite; a step is 32 questions
+    # on one GPU.
+    "qwen2.5-vl-7b": {
+        "gsm": {"fusion": "gsm", "num_tokens": 32, "encoders": ["pi3"]},
+        "model": {"backbone": "models/weights/Qwen2.5-VL-7B-Instruct", "max_pixels": 230400},
+        "train": {
+            "steps": 0,
+            "epochs": 1.0,
+            "text_steps": 0,
+            "option_loss": 0.0,
+            "state_loss": 0.0,
+            "batch_size": 4,
+            "accumulation": 8,
+            "shared_prefix": True,
+            "learning_rate": 2e-7,
+            "gsm_learning_rate": 1e-6,
+            "lr_warmup": 0.03,
+            "weight_decay": 0.01,
+            "bf16": True,
+            "gradient_checkpointing": True,
+            "cache_gib": 16.0,
+        },
+    },
+}
+"""Values of each model.preset for keys that params.yaml leaves out."""
+
+
 def load(path: Path) -> Params:
-    """Read params.yaml; a missing key takes its default.
+    """Read params.yaml; a missing key takes the value of `model.preset`, or its default.
 
     Raises:
         StageError: an unknown key, a value of the wrong type or out of range, each named; no such file.
@@ -541,7 +593,7 @@ def load(path: Path) -> Params:
     except yaml.YAMLError as error:
         raise StageError(f"{path} is not YAML: {error}") from None
     try:
-        return typing.cast(Params, _build(Params, tree, ""))
+        return typing.cast(Params, _build(Params, _with_preset(tree), ""))
     except ValueError as error:
         raise StageError(f"{path}: {error}") from None
 
@@ -549,6 +601,16 @@ def load(path: Path) -> Params:
 def require(condition: bool, key: str, expected: str) -> None:
     if not condition:
         raise ValueError(f"{key} must be {expected}")
+
+
+def _with_preset(tree: Any) -> Any:
+    """params.yaml's tree with its preset's values where it has none; what is malformed is left for `_build` to name."""
+    model = tree.get("model") if isinstance(tree, dict) else None
+    preset = PRESETS.get(str(model.get("preset"))) if isinstance(model, dict) else None
+    if not preset:
+        return tree
+    own = {name: tree.get(name) or {} for name in preset}
+    return tree | {name: preset[name] | section for name, section in own.items() if isinstance(section, dict)}
 
 
 def _build(kind: Any, value: Any, key: str) -> Any:

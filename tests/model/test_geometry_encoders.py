@@ -5,10 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2_5_VLConfig
+from transformers import Qwen2_5_VLConfig, Qwen2VLVideoProcessor
 
 from dsr.cues.schema import ClipCues
-from dsr.model.geometry_encoders import PADDING, Grid, PointMapEncoder, TrackEncoder, pad_arrays
+from dsr.model.geometry_encoders import (
+    PADDING,
+    Grid,
+    Pi3Encoder,
+    PointMapEncoder,
+    TrackEncoder,
+    imagenet_frames,
+    pad_arrays,
+)
+from dsr.perception.dinov2 import IMAGE_MEAN, IMAGE_STD
 from tests.scenes import HEIGHT, WIDTH, heading, looking, make_cues
 
 T = 4
@@ -165,3 +174,59 @@ def test_boxes_are_shares_of_the_picture(cues: ClipCues) -> None:
     values = TrackEncoder.extract(replace(cues, boxes=boxes), GRID, encode)
     assert values["values"][0, 4:8].tolist() == pytest.approx([0.125, 0.25, 0.25, 0.5])
     assert values["cells"][0].tolist() == [0, 0, 0]
+
+
+PI3 = {"width": 32, "depth": 2, "heads": 2, "grid": 5}
+
+
+@pytest.fixture(scope="module")
+def pi3() -> Pi3Encoder:
+    torch.manual_seed(0)
+    return Pi3Encoder(Qwen2_5_VLConfig(text_config={"hidden_size": 24}).text_config, PI3)
+
+
+def test_frames_come_back_from_patches_with_the_statistics_of_imagenet() -> None:
+    frames = torch.randint(0, 256, (4, 3, 56, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    processor = Qwen2VLVideoProcessor(size={"shortest_edge": 784, "longest_edge": 56 * 84})
+    batch = processor(videos=[frames], return_tensors="pt")
+    assert batch["video_grid_thw"].tolist() == [[2, 4, 6]]
+    mean, std = torch.tensor(IMAGE_MEAN)[:, None, None], torch.tensor(IMAGE_STD)[:, None, None]
+    # The mean of green that is put back is 0.0002 below the one that was taken off.
+    torch.testing.assert_close(
+        imagenet_frames(batch["pixel_values_videos"], (2, 4, 6)), (frames / 255 - mean) / std, atol=1e-3, rtol=0
+    )
+
+
+@torch.no_grad()
+def test_a_pi3_token_is_two_by_two_patches_of_two_frames(pi3: Pi3Encoder) -> None:
+    patches, grid = torch.randn(2 * 4 * 6, 1176), torch.tensor([[2, 4, 6]])
+    tokens = pi3({"patches": patches, "grid_thw": grid, "places": grid}, torch.nn.Embedding(1, 24))
+    assert tokens.cells[0].tolist() == [[t, r, c] for t in range(2) for r in range(2) for c in range(3)]
+    features = pi3.encoder(imagenet_frames(patches, (2, 4, 6))).patches.view(4, 4, 6, 32)
+    # Cell (1, 0, 2): frames 2 and 3, rows 0 and 1, columns 4 and 5.
+    own = torch.cat([features[frame, row, column] for frame in (2, 3) for row in (0, 1) for column in (4, 5)])
+    torch.testing.assert_close(tokens.states[0, 6 + 2], pi3.merger(own[None])[0])
+
+
+@torch.no_grad()
+def test_pi3_videos_of_different_sizes_and_another_clip_laid_over(pi3: Pi3Encoder) -> None:
+    grids = torch.tensor([[1, 4, 4], [2, 2, 4]])
+    patches, words = torch.randn(16 + 16, 1176), torch.nn.Embedding(1, 24)
+    together = pi3({"patches": patches, "grid_thw": grids, "places": grids}, words)
+    alone = pi3({"patches": patches[16:], "grid_thw": grids[1:], "places": grids[:1]}, words)
+    torch.testing.assert_close(together.states[1], alone.states[0])
+    # Its two groups of one row on a grid of one group and two rows.
+    assert alone.cells[0].tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]]
+    lent = Pi3Encoder.take({"patches": patches, "grid_thw": grids}, torch.tensor([1, 1, 0]))
+    assert torch.equal(lent["patches"], torch.cat([patches[16:], patches[16:], patches[:16]]))
+    assert lent["grid_thw"].tolist() == [[2, 2, 4], [2, 2, 4], [1, 4, 4]]
+
+
+def test_the_pi3_encoder_is_frozen_and_its_merger_learns(pi3: Pi3Encoder) -> None:
+    pi3.train()
+    grid = torch.tensor([[1, 2, 2]])
+    tokens = pi3({"patches": torch.randn(4, 1176), "grid_thw": grid, "places": grid}, torch.nn.Embedding(1, 24))
+    tokens.states.sum().backward()
+    assert not pi3.encoder.training
+    assert all(p.grad is None and not p.requires_grad for p in pi3.encoder.parameters())
+    assert all(p.grad is not None for p in pi3.merger.parameters())

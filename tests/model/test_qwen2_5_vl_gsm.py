@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import is_flash_attn_2_available
 
 from dsr.model.geometry_encoders import PADDING
 from dsr.model.qwen2_5_vl_gsm import (
@@ -15,6 +16,7 @@ from dsr.model.qwen2_5_vl_gsm import (
     Qwen2_5_VLGSMForConditionalGeneration,
     default_question_mask,
 )
+from dsr.training.collate import Batch
 
 PAD, START, END, IMAGE, VIDEO, VISION_START, VISION_END = range(40, 47)
 N = 3
@@ -188,6 +190,54 @@ def test_a_batch_gives_what_its_samples_give_alone(fusion: str, left: bool) -> N
         )
     ]
     torch.testing.assert_close(batched, torch.cat(alone), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_text_padded_on_the_right_is_plain_qwen(gsm_model: Qwen2_5_VLGSMForConditionalGeneration) -> None:
+    plain = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**SIZES)).eval()
+    plain.load_state_dict(
+        {k: v for k, v in gsm_model.state_dict().items() if ".gsm." not in k and ".geometry." not in k}
+    )
+    ids = torch.tensor([[START, 1, 2, 3, END], [START, 9, 2, PAD, PAD]])
+    text = {"input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": ids.masked_fill(ids == PAD, -100)}
+    assert torch.equal(gsm_model(**text).logits, plain(**text).logits)
+    assert torch.equal(gsm_model(**text).loss, plain(**text).loss)
+
+
+@torch.no_grad()
+def test_an_image_beside_a_video_is_what_it_is_alone(gsm_model: Qwen2_5_VLGSMForConditionalGeneration) -> None:
+    """The image comes first, so the video that follows changes nothing about its tokens."""
+    grid, image = (2, 4, 4), [START, VISION_START, *[IMAGE] * 4, VISION_END]
+    picture = {"pixel_values": torch.randn(16, 1176), "image_grid_thw": torch.tensor([[1, 4, 4]])}
+    both = make_inputs([([*image, 7, *span(grid), 8, 9, END], [grid])]) | picture
+    hidden = gsm_model.model(**both).last_hidden_state[0, : len(image)]
+    alone = gsm_model.model(input_ids=torch.tensor([image]), **picture).last_hidden_state[0]
+    torch.testing.assert_close(hidden, alone)
+    answer = gsm_model.generate(**both, max_new_tokens=3, do_sample=False, eos_token_id=None)
+    assert answer.shape[1] == both["input_ids"].shape[1] + 3
+
+
+ATTENTIONS = [
+    "eager",
+    pytest.param("flash_attention_2", marks=pytest.mark.gpu),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_every_attention_gives_what_sdpa_gives(attention: str) -> None:
+    flash = attention == "flash_attention_2"
+    if flash and not (torch.cuda.is_available() and is_flash_attn_2_available()):
+        pytest.skip("needs a GPU and flash-attn")
+    device, dtype = ("cuda", torch.bfloat16) if flash else ("cpu", torch.float32)
+    model = make_model().to(device, dtype)
+    inputs = make_inputs([sample((2, 4, 4)), sample((1, 4, 4), text=9)])
+    inputs = Batch(inputs).to(device)
+    present = inputs["attention_mask"].bool()
+    expected = model(**inputs).logits[present]
+    model.set_attn_implementation(attention)
+    tolerance = {"atol": 0.1, "rtol": 0.1} if flash else {"atol": 1e-5, "rtol": 1e-4}
+    torch.testing.assert_close(model(**inputs).logits[present], expected, **tolerance)
 
 
 @torch.no_grad()

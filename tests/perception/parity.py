@@ -13,6 +13,11 @@ built of the reference's own layers and run by its own `forward`; names and shap
 
 With --full-size nothing is written: the full-size models run side by side on the same weights, and the largest
 difference of each output is printed, relative to the largest value (pi3: 5 GiB of memory, Orient Anything: 3 GiB).
+
+Seen on a CPU with PyTorch 2.14, with pi3 at 9fa3ddb and Orient Anything at d4ede77:
+
+    pi3, full size, 2 frames of 252x140: points 3.1e-5 (of each point), confidence 1.1e-6, poses 3.9e-7
+    Orient Anything, full size, 2 pictures: logits 6.6e-7
 """
 
 import argparse

@@ -29,6 +29,7 @@ from tests.perception.parity import FIXTURES, example_mask
 
 TOLERANCE = 1e-4
 TINY = OrientAnythingConfig.tiny()
+PUBLISHED_FILE = Path("models/weights/croplargeEX2/dino_weight.pt")
 HEIGHT, WIDTH = 90, 120
 DOWN, UP = [0, 1, 0], [0, -1, 0]
 AWAY, NEARER = [0, 0, 1], [0, 0, -1]
@@ -317,3 +318,24 @@ def test_parameters_that_do_not_fit_are_named(tmp_path: Path) -> None:
     torch.save([1, 2], file)
     with pytest.raises(StageError, match="not a mapping of names to tensors"):
         OrientAnything.from_file(file, config=TINY)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_computes_in_bfloat16(tmp_path: Path, view: tuple[np.ndarray, np.ndarray]) -> None:
+    torch.save(checkpoint(), tmp_path / "dino_weight.pt")
+    there = OrientAnything.from_file(tmp_path / "dino_weight.pt", "cuda", config=TINY)
+    assert there.compute_dtype == torch.bfloat16
+    crop = agent_crop(*view)
+    assert crop is not None
+    theirs = np.load(FIXTURES / "orient_anything.npz")["logits"]
+    ours = there(normalised(crop).cuda()).cpu().numpy()
+    assert np.abs(ours - theirs).max() / np.abs(theirs).max() < 0.05
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not PUBLISHED_FILE.is_file(), reason=f"needs {PUBLISHED_FILE}")
+def test_published_weights(view: tuple[np.ndarray, np.ndarray]) -> None:
+    rotations, confidence = orientations(OrientAnything.from_file(PUBLISHED_FILE), [view])
+    assert np.isfinite(rotations).all()
+    assert 0 < confidence[0] < 1

@@ -17,6 +17,7 @@ from tests.perception.parity import FIXTURES, FRAMES, HEIGHT, WIDTH
 
 TOLERANCE = 1e-4
 TINY = Pi3Config.tiny()
+PUBLISHED_FILE = Path("models/weights/pi3/model.safetensors")
 
 
 def checkpoint() -> dict[str, torch.Tensor]:
@@ -240,3 +241,22 @@ def test_bfloat16_is_close(folder: Path, model: Pi3) -> None:
 def test_blocks_come_in_pairs(depth: int) -> None:
     with pytest.raises(ValueError, match="decoder_depth"):
         Pi3Config(DinoV2Config.tiny(registers=4), decoder_depth=depth)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_computes_in_bfloat16(folder: Path, model: Pi3) -> None:
+    there = Pi3.from_folder(folder, "cuda", config=TINY)
+    assert there.compute_dtype == torch.bfloat16
+    frames = seeded.pictures("gpu", 3, 60, 80)
+    ours, exact = there.reconstruct(frames), model.reconstruct(frames)
+    assert np.abs(ours.camera_poses - exact.camera_poses).max() < 0.1
+    assert np.median(np.abs(ours.points[..., 2] / exact.points[..., 2] - 1)) < 0.1
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not PUBLISHED_FILE.is_file(), reason=f"needs {PUBLISHED_FILE}")
+def test_published_weights() -> None:
+    made = load_reconstructor("pi3", PUBLISHED_FILE.parent, "cpu").reconstruct(seeded.pictures("clip", 2, 90, 160))
+    assert np.isfinite(made.points).all()
+    assert made.valid.any()

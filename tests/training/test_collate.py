@@ -1,5 +1,6 @@
 """Batches: literal tokens, padding on the left, losses on the answer alone, and what the controls take away."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from dsr.model import presets
 from dsr.model.chat import build_prompt, option_log_probs
 from dsr.params import GSM
-from dsr.training.collate import Collator, length_batches, text_length
+from dsr.training.collate import Collator, clip_batches, length_batches, text_length
 from dsr.training.curriculum import Curriculum, option_loss, permute_options, with_hint
 from dsr.training.records import ClipStore, Example, load_examples
 from tests.training.projects import FRAMES, make_project
@@ -106,6 +107,60 @@ def test_log_probabilities_do_not_depend_on_the_batch(world: World) -> None:
     assert (together.exp().sum(-1) < 1).all()
 
 
+def test_a_shared_prefix_holds_the_video_once_and_answers_in_the_order_of_the_examples(world: World) -> None:
+    """Three clips, six questions, out of order; two show fewer frames."""
+    order = [0, 3, 1, 4, 6, 2]
+    examples = [world.examples[i] for i in order] + [replace(world.examples[0], qa_id="again")]
+    batch = world.collator(shared_prefix=True)(examples)
+    shown = {(example.clip_id, example.shown_frames) for example in examples}
+    assert len(batch["packing"].clips) == len(batch["video_grid_thw"]) == len(shown) == 6
+    assert batch["packing"].length == batch["input_ids"].shape[1]
+    together = option_log_probs(world.model, batch)
+    alone = option_log_probs(world.model, world.collator()(examples))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together[0], together[-1])
+    texts = [text_of(world, batch["input_ids"][0, places]) for places in batch["packing"].sequences()]
+    padded = world.collator()(examples)
+    rows = zip(padded["input_ids"], padded["attention_mask"], strict=True)
+    own = [text_of(world, ids[present.bool()]) for ids, present in rows]
+    assert sorted(texts) == sorted(own)
+
+
+@pytest.mark.parametrize("control", ["score", "shuffled_geometry"])
+def test_a_shared_prefix_trains_as_a_padded_batch(control: Any, world: World) -> None:
+    donors = {f"clip_{i}": f"clip_{(i + 1) % 4}" for i in range(4)}
+    examples = [replace(world.examples[i], shown_frames=FRAMES) for i in (0, 3, 1, 4, 2)]
+    packed, padded = (
+        world.collator(control=control, donors=donors, training=True, shared_prefix=shared)(examples)
+        for shared in (True, False)
+    )
+    assert len(packed["packing"].clips) == 2
+    found, expected = (
+        world.model(**{k: v for k, v in batch.items() if k not in ("state_labels", "option_ends")})
+        for batch in (packed, padded)
+    )
+    torch.testing.assert_close(found.loss, expected.loss, atol=1e-5, rtol=0)
+    rows = torch.arange(len(examples))[:, None]
+    torch.testing.assert_close(
+        found.logits[rows, packed["option_ends"]], expected.logits[rows, padded["option_ends"]], atol=1e-4, rtol=1e-4
+    )
+    # The geometry tokens of a packed row are clip by clip, and so are their labels.
+    assert torch.equal(packed["state_labels"], padded["state_labels"][[0, 2, 4, 1, 3]])
+
+
+def test_hints_and_blind_questions_are_padded(world: World) -> None:
+    hinted = with_hint(EXAMPLE, np.random.default_rng(0))
+    assert "packing" not in world.collator(training=True, shared_prefix=True)([hinted, hinted])
+    assert "packing" not in world.collator(control="blind", shared_prefix=True)([EXAMPLE])
+
+
+def test_clip_batches_keep_a_clip_together(world: World) -> None:
+    batches = list(clip_batches(world.examples, 5))
+    assert sorted(index for rows in batches for index in rows) == list(range(len(world.examples)))
+    clips = [world.examples[index].clip_id for rows in batches for index in rows]
+    assert clips == sorted(clips)
+
+
 def test_blind_has_neither_video_nor_geometry(world: World) -> None:
     batch = world.collator(control="blind")([EXAMPLE])
     assert set(batch) == {"input_ids", "attention_mask", "question_mask"}
@@ -156,6 +211,16 @@ def test_a_curriculum_is_a_function_of_the_seed(world: World) -> None:
             option[3:] for example in (question, first[i]) for option in example.options if option[0] == example.answer
         ]
         assert right[0] == right[1]
+
+
+def test_a_grouped_curriculum_gives_each_question_once_and_those_of_a_clip_together(world: World) -> None:
+    examples = [replace(e, shown_frames=FRAMES) for e in world.examples]  # 4 clips of 3 questions
+    curriculum = Curriculum(examples, 4, 1, 6, True, 1, questions_per_clip=2)
+    used = [curriculum[i] for i in range(4, len(curriculum))]
+    assert sorted(e.qa_id for e in used[:12]) == sorted(e.qa_id for e in used[12:]) == sorted(e.qa_id for e in examples)
+    pairs = [used[i].clip_id == used[i + 1].clip_id for i in range(0, 12, 2)]
+    assert sum(pairs) == 4  # a pair of each clip, and the four third questions in pairs
+    assert [e.qa_id for e in used[:12]] != [e.qa_id for e in used[12:]]
 
 
 def test_options_in_another_order_keep_their_text() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,7 +118,7 @@ train.run(SMALL, Path(sys.argv[1]), workers=1)
 
 def test_a_killed_run_goes_on_to_the_same_weights(trained: Path, tmp_path: Path) -> None:
     make_project(tmp_path)
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'src'}"}
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "models/gsm").exists()
@@ -144,10 +145,16 @@ def test_the_key_holds_what_a_run_depends_on(trained: Path, tmp_path: Path) -> N
     assert key != train.run_key(SMALL, tmp_path)
 
 
-def small_trainer(root: Path, params: Params = SMALL) -> tuple[train.GSMTrainer, Any]:
+def texts_of(root: Path) -> list[str]:
     table = pd.read_parquet(root / "data/qa/train.parquet")
-    texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
-    model, processor = presets.make_model(params.model, params.gsm, root, texts)
+    return [text for row in table.itertuples() for text in (row.question, *row.options)]
+
+
+def small_trainer(
+    root: Path, params: Params = SMALL, dtype: torch.dtype = torch.float32
+) -> tuple[train.GSMTrainer, Any]:
+    table = pd.read_parquet(root / "data/qa/train.parquet")
+    model, processor = presets.make_model(params.model, params.gsm, root, texts_of(root), dtype)
     store = ClipStore(root, processor)
     curriculum = train.make_curriculum(load_examples(table, store)[0], params.train)
     trainer = train.make_trainer(model, processor, store, curriculum, params.train, root / "models/checkpoints/x")
@@ -247,3 +254,113 @@ def test_a_published_folder_is_a_backbone(trained: Path, tmp_path: Path) -> None
     torch.manual_seed(5)
     again = presets.backbone(folder, GSM(num_tokens=4), 28 * 56, torch.float32)[0].state_dict()
     assert all(torch.equal(state[name], again[name]) for name in state)
+
+
+def run_small(root: Path, gsm: GSM = SMALL.gsm, **settings: Any) -> dict[str, Any]:
+    """Train in a new project folder; returns the summary."""
+    params = replace(SMALL, gsm=gsm, train=replace(SMALL.train, **settings))
+    train.run(params, make_project(root, rows=3, videos=1), workers=1)
+    return json.loads((root / "models/gsm/training_summary.json").read_text())
+
+
+def test_pi3_trains_with_its_encoder_as_it_was(tmp_path: Path) -> None:
+    gsm = GSM(num_tokens=4, encoders=("pi3",))
+    run_small(tmp_path, gsm, text_steps=0, shared_prefix=True, steps=2)
+    start = train.make_model(SMALL.model, gsm, tmp_path, texts_of(tmp_path))[0].model.geometry["pi3"].state_dict()
+    saved = {name: weights(tmp_path)[f"model.geometry.pi3.{name}"] for name in start}
+    changed = {name for name, tensor in saved.items() if not torch.equal(tensor, start[name])}
+    assert changed == {name for name in start if name.startswith("merger.")}
+    model, processor = load_model(tmp_path / "models/gsm", "cpu")
+    store = ClipStore(tmp_path, processor)
+    examples, _ = load_examples(pd.read_parquet(tmp_path / "data/qa/train.parquet"), store)
+    own = option_log_probs(model, Collator(processor, model.config, store)(examples[:3]))
+    donors = {f"clip_{i}": f"clip_{(i + 1) % 4}" for i in range(4)}
+    lent = Collator(processor, model.config, store, control="shuffled_geometry", donors=donors)
+    assert not torch.equal(option_log_probs(model, lent(examples[:3])), own)
+
+
+def test_a_shared_prefix_trains_on_every_question_once_an_epoch(tmp_path: Path) -> None:
+    summary = run_small(tmp_path, shared_prefix=True, questions_per_clip=2, text_steps=1, steps=3)
+    assert (summary["used"], summary["steps"]) == (12, 4)
+
+
+def test_bfloat16_keeps_what_learns_in_float32(tmp_path: Path) -> None:
+    params = replace(SMALL, train=replace(SMALL.train, bf16=True, shared_prefix=True))
+    trainer, _ = small_trainer(make_project(tmp_path), params, torch.bfloat16)
+    types = {(p.requires_grad, p.dtype) for p in trainer.model.parameters()}
+    assert types == {(True, torch.float32), (False, torch.bfloat16)}
+    train.run(params, tmp_path, workers=1)
+    assert {tensor.dtype for tensor in weights(tmp_path).values()} == {torch.bfloat16}
+    assert load_model(tmp_path / "models/gsm", "cpu")[0].dtype == torch.bfloat16
+
+
+def test_adapters_alone_learn_and_are_merged(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    before = train.make_model(SMALL.model, SMALL.gsm, tmp_path, texts_of(make_project(tmp_path, rows=3, videos=1)))[0]
+    run_small(tmp_path, lora_rank=2)
+    saved = weights(tmp_path)
+    assert not any("lora" in name or "base_layer" in name for name in saved)
+    start = {f"model.{name}": tensor for name, tensor in before.model.language_model.state_dict().items()}
+    changed = {name for name, tensor in start.items() if not torch.equal(saved[name], tensor)}
+    projections = {name for name in start if "_proj.weight" in name}
+    assert changed == projections
+
+
+def test_a_killed_run_with_adapters_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    params = replace(SMALL, train=replace(SMALL.train, lora_rank=2, save_steps=2))
+    whole, root = make_project(tmp_path / "whole"), make_project(tmp_path / "killed")
+    train.run(params, whole, workers=1)
+    folder = root / train.CHECKPOINTS / train.run_key(params, root)
+
+    class Stop(Exception):
+        pass
+
+    def stop(*args: Any) -> None:
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "write_model", stop)
+        with pytest.raises(Stop):
+            train.run(params, root, workers=1)
+    for checkpoint in folder.glob("checkpoint-*"):
+        if checkpoint.name != "checkpoint-4":
+            shutil.rmtree(checkpoint)
+    train.run(params, root, workers=1)
+    assert_same_weights(whole, root)
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(tmp_path)
+    monkeypatch.setattr("dsr.training.lora.find_spec", lambda name: None)
+    with pytest.raises(StageError, match=r"train.lora_rank is 2.*dsr\[lora\]"):
+        train.run(replace(SMALL, train=replace(SMALL.train, lora_rank=2)), project, workers=1)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr("dsr.training.launch.find_spec", lambda name: None)
+    with pytest.raises(StageError, match=r"train.deepspeed is 'zero2'.*dsr\[deepspeed\]"):
+        train.run(replace(SMALL, train=replace(SMALL.train, deepspeed="zero2")), project, workers=1)
+
+
+def test_tensorboard_files_are_written_beside_the_checkpoints(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run_small(tmp_path, tensorboard=True)
+    assert list((tmp_path / train.TENSORBOARD).rglob("events.out.tfevents.*"))
+
+
+def test_a_preset_that_is_changed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    train._warn_of_other_recipe(SMALL)
+    assert capsys.readouterr().err == ""
+    params = replace(SMALL, model=replace(SMALL.model, preset="qwen2.5-vl-7b"))
+    train._warn_of_other_recipe(params)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "train.learning_rate: 0.001 (not 2e-07)" in told
+
+
+def test_fewer_questions_are_part_of_more(tmp_path: Path) -> None:
+    table = pd.DataFrame({"qa_id": [f"q{i}" for i in range(20)]})
+    few, more = (train.some(table, count, 1)["qa_id"].tolist() for count in (5, 12))
+    assert (len(few), len(more)) == (5, 12)
+    assert set(few) < set(more)
+    assert sorted(more, key=lambda name: int(name[1:])) == more
+    assert train.some(table, 50, 1)["qa_id"].tolist() == table["qa_id"].tolist()
+    assert run_small(tmp_path, max_questions=7)["questions"] == 7

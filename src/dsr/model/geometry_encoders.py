@@ -1,14 +1,17 @@
-"""3D tokens for the GSM, from what the pipeline caches of a clip (ClipCues).
+"""3D tokens for the GSM, from what the pipeline caches of a clip (ClipCues) or from its frames.
 
-An encoder has two halves behind one small interface: `extract` turns cues into arrays, once a question and without
-weights; `forward` turns a batch of these arrays into tokens of the language model's width. Every token has a cell
-(time group, row, column) of the video's grid of vision tokens, 2 frames x 2 x 2 patches: its position for RoPE in the
-GSM, and the vision token that it is added to with fusion `add`.
+An encoder of cues has two halves behind one small interface: `extract` turns cues into arrays, once a question and
+without weights; `forward` turns a batch of these arrays into tokens of the language model's width. An encoder of frames
+(`reads_video`) is given the patches that the vision tower is given. Every token has a cell (time group, row, column) of
+the video's grid of vision tokens, 2 frames x 2 x 2 patches: its position for RoPE in the GSM, and the vision token that
+it is added to with fusion `add`.
 
 - `point_map`: a token a cell: where its visible surface is in 3D, how sure that is, and how the camera stands.
 - `tracks`: a token a tracked thing and time group while it is visible, and one for the camera: centre, box,
   orientation, with the thing's label in the language model's own word embeddings, because a question names things by
   their labels. Tracks are cues like the point map: they come from the detector and tracker, not from the answers.
+- `pi3`: a token a cell: the features of pi3's picture encoder, frozen, of its eight patches (arXiv 2512.20557, section
+  4; what the published model has).
 
 Lengths are in units of the clip's median depth; positions are in the first camera's frame (OpenCV) and in the current
 camera's. Time is given as in the questions, in seconds of the clip. Only the frames that the model is shown are read,
@@ -21,12 +24,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig
+from transformers.image_utils import OPENAI_CLIP_STD
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLPatchMerger
 
 from dsr.cues.schema import ClipCues
+from dsr.perception.dinov2 import IMAGE_MEAN, IMAGE_STD, PATCH, DinoV2, DinoV2Config
 
 FRAMES = 2
 """Frames in a time group (the vision tower's temporal patch)."""
+MERGE = 2
+"""Patches on a side of a cell."""
+PI3_REGISTERS = 4
+CLIP_MEAN = (0.48145466, 0.4576275, 0.40821073)
+"""As the published model takes it back from the patches; CLIP's own second value is 0.4578275."""
 CAMERA_LABEL = "camera"
 LARGEST = 10.0
 """Values are clipped to this: a far background must not drown the rest."""
@@ -70,15 +82,25 @@ class GeometryTokens:
 
 
 class GeometryEncoder(nn.Module):
-    """What an encoder offers; its batch inputs are called `<name>_<input>`, padded over k, with `cells` among them."""
+    """What an encoder offers.
+
+    Built from the language model's text configuration and the encoder's own sizes, where it has any. `inputs` of cues
+    are padded over k, with `cells` among them.
+    """
 
     name: str
     inputs: tuple[str, ...] = ("values", "cells")
+    reads_video = False
 
     @staticmethod
     def extract(cues: ClipCues, grid: Grid, encode: Encode) -> dict[str, np.ndarray]:
         """Arrays of one clip, first axis k; keys as in `inputs`."""
         raise NotImplementedError
+
+    @staticmethod
+    def take(inputs: Mapping[str, Tensor], videos: Tensor) -> dict[str, Tensor]:
+        """The inputs of some of a batch's videos, [n] indices."""
+        return {name: tensor[videos.to(tensor.device)] for name, tensor in inputs.items()}
 
     def forward(self, inputs: Mapping[str, Tensor], words: nn.Embedding) -> GeometryTokens:
         """Tokens of a batch of videos; `words` is the language model's embedding."""
@@ -95,7 +117,7 @@ class PointMapEncoder(GeometryEncoder):
 
     name = "point_map"
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: PretrainedConfig, sizes: Mapping[str, int] | None = None) -> None:
         super().__init__()
         self.merger = merger(FRAMES * 17 + 2 * len(PERIODS), config)
 
@@ -136,7 +158,7 @@ class TrackEncoder(GeometryEncoder):
     name = "tracks"
     inputs = ("values", "cells", "words")
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: PretrainedConfig, sizes: Mapping[str, int] | None = None) -> None:
         super().__init__()
         self.merger = merger(FRAMES * 20 + 2 * len(PERIODS), config)
         self.label = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
@@ -172,7 +194,85 @@ class TrackEncoder(GeometryEncoder):
         return GeometryTokens(states * (cells[..., :1] != PADDING), cells)
 
 
-ENCODERS: dict[str, type[GeometryEncoder]] = {encoder.name: encoder for encoder in (PointMapEncoder, TrackEncoder)}
+class Pi3Encoder(GeometryEncoder):
+    """Features of pi3's DINOv2 ViT-L/14 (four registers), grouped and projected as Qwen's merger does.
+
+    Inputs: `patches` [n, 3 * 2 * 14 * 14] of all videos in the order of Qwen2.5-VL's video processor, normalised with
+    CLIP's statistics; `grid_thw` [v, 3] of these; `places` [v, 3], the grid of the video that each is laid over (its
+    own, except where the geometry is another clip's).
+    """
+
+    name = "pi3"
+    inputs = ("patches", "grid_thw")
+    reads_video = True
+
+    def __init__(self, config: PretrainedConfig, sizes: Mapping[str, int] | None = None) -> None:
+        """
+        Args:
+            config: text configuration of the language model.
+            sizes: of the encoder, where they are not ViT-L/14's (DinoV2Config).
+        """
+        super().__init__()
+        encoder = DinoV2Config(registers=PI3_REGISTERS, **dict(sizes or {}))
+        self.encoder = DinoV2(encoder).requires_grad_(False)
+        self.merger = Qwen2_5_VLPatchMerger(config.hidden_size, FRAMES * MERGE**2 * encoder.width, spatial_merge_size=1)
+
+    @staticmethod
+    def take(inputs: Mapping[str, Tensor], videos: Tensor) -> dict[str, Tensor]:
+        patches = inputs["patches"].split(inputs["grid_thw"].prod(-1).tolist())
+        return {
+            "patches": torch.cat([patches[video] for video in videos.tolist()]),
+            "grid_thw": inputs["grid_thw"][videos.to(inputs["grid_thw"].device)],
+        }
+
+    def train(self, mode: bool = True) -> "Pi3Encoder":
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, inputs: Mapping[str, Tensor], words: nn.Embedding) -> GeometryTokens:
+        grids, places = inputs["grid_thw"].tolist(), inputs["places"].tolist()
+        patches = inputs["patches"].split([t * h * w for t, h, w in grids])
+        states = [self.merger(self._features(*video)) for video in zip(patches, grids, strict=True)]
+        cells = [_laid_over(grid, place, s.device) for grid, place, s in zip(grids, places, states, strict=True)]
+        return GeometryTokens(
+            pad_sequence(states, batch_first=True), pad_sequence(cells, batch_first=True, padding_value=PADDING)
+        )
+
+    @torch.no_grad()
+    def _features(self, patches: Tensor, grid_thw: Sequence[int]) -> Tensor:
+        """[cells, 8 * width] of one video, each cell's patches by frame, row and column."""
+        t, h, w = grid_thw
+        # It may be kept in a shorter format than what learns.
+        frames = imagenet_frames(patches, grid_thw).to(next(self.encoder.parameters()).dtype)
+        features = self.encoder(frames).patches.to(self.merger.ln_q.weight.dtype)  # [2t, h * w, width]
+        features = features.view(t, FRAMES, h // MERGE, MERGE, w // MERGE, MERGE, -1)
+        return features.permute(0, 2, 4, 1, 3, 5, 6).flatten(0, 2).flatten(1)
+
+
+ENCODERS: dict[str, type[GeometryEncoder]] = {
+    encoder.name: encoder for encoder in (PointMapEncoder, TrackEncoder, Pi3Encoder)
+}
+
+
+def imagenet_frames(patches: Tensor, grid_thw: Sequence[int]) -> Tensor:
+    """Pictures [frames, 3, height, width] with ImageNet's statistics, from patches with CLIP's."""
+    t, h, w = grid_thw
+    blocks = patches.view(t, h // MERGE, w // MERGE, MERGE, MERGE, 3, FRAMES, PATCH, PATCH)
+    frames = blocks.permute(0, 6, 5, 1, 3, 7, 2, 4, 8).reshape(t * FRAMES, 3, h * PATCH, w * PATCH)
+    clip_mean, clip_std, mean, std = (
+        torch.tensor(values, device=patches.device, dtype=patches.dtype)[:, None, None]
+        for values in (CLIP_MEAN, OPENAI_CLIP_STD, IMAGE_MEAN, IMAGE_STD)
+    )
+    return (frames * clip_std + clip_mean - mean) / std
+
+
+def _laid_over(grid: Sequence[int], place: Sequence[int], device: torch.device) -> Tensor:
+    """[k, 3] int64 cells of a grid of patches, on another grid of patches."""
+    t, rows, columns = grid[0], grid[1] // MERGE, grid[2] // MERGE
+    cells = torch.cartesian_prod(*(torch.arange(n, device=device) for n in (t, rows, columns)))
+    size = torch.tensor([place[0], place[1] // MERGE, place[2] // MERGE], device=device)
+    return cells * size // torch.tensor([t, rows, columns], device=device)
 
 
 def merger(num_values: int, config: PretrainedConfig) -> nn.Sequential:

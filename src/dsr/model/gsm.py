@@ -7,8 +7,9 @@
   SwiGLU MLP with biases, a residual around each. One norm serves queries and keys, as published.
 - Sizes (width, heads, MLP) are the language model's. Samples are a batch dimension with padding masks, so cost grows
   linearly with the batch.
+- Questions about one video share its keys and values.
 
-Letters: b videos, n queries, k keys, d width, h heads, e head width.
+Letters: b questions, v videos, n queries, k keys, d width, h heads, e head width.
 """
 
 import torch
@@ -45,16 +46,23 @@ class GeometrySelectionModule(nn.Module):
         nn.init.normal_(self.queries)
 
     def forward(
-        self, question: Tensor, question_mask: Tensor, geometry: Tensor, geometry_mask: Tensor, positions: Tensor
+        self,
+        question: Tensor,
+        question_mask: Tensor,
+        geometry: Tensor,
+        geometry_mask: Tensor,
+        positions: Tensor,
+        videos: Tensor | None = None,
     ) -> Tensor:
         """Geometry tokens that follow the vision tokens.
 
         Args:
-            question: [b, l, d] token embeddings of each video's question.
+            question: [b, l, d] token embeddings of each question.
             question_mask: [b, l] bool, False is padding.
-            geometry: [b, k, d] 3D tokens.
-            geometry_mask: [b, k] bool, False is padding.
-            positions: [3, b, k] int64, (time, row, column) of each 3D token on the video's grid.
+            geometry: [v, k, d] 3D tokens.
+            geometry_mask: [v, k] bool, False is padding.
+            positions: [3, v, k] int64, (time, row, column) of each 3D token on the video's grid.
+            videos: [b] int64, the video of each question; without it question i is about video i.
 
         Returns:
             [b, N, d].
@@ -67,7 +75,8 @@ class GeometrySelectionModule(nn.Module):
         queries = self.condenser(
             queries, question, question_mask, query_rotation, self.rotary(question, word_positions)
         )
-        queries = self.selector(queries, geometry, geometry_mask, query_rotation, self.rotary(geometry, positions))
+        geometry_rotation = self.rotary(geometry, positions)
+        queries = self.selector(queries, geometry, geometry_mask, query_rotation, geometry_rotation, videos)
         return self.norm(queries)
 
 
@@ -88,9 +97,11 @@ class QFormer(nn.Module):
         mask: Tensor,
         query_rotation: tuple[Tensor, Tensor],
         key_rotation: tuple[Tensor, Tensor],
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """[b, n, d] queries that attended to the target [b, k, d] where mask [b, k] is True."""
-        queries = queries + self.attn(self.norm1(queries), self.norm1(target), mask, query_rotation, key_rotation)
+        """[b, n, d] queries that attended to the target [v, k, d] where mask [v, k] is True; rows [b] of the target."""
+        attended = self.attn(self.norm1(queries), self.norm1(target), mask, query_rotation, key_rotation, rows)
+        queries = queries + attended
         return queries + self.mlp(self.norm2(queries))
 
 
@@ -113,12 +124,15 @@ class CrossAttention(nn.Module):
         mask: Tensor,
         query_rotation: tuple[Tensor, Tensor],
         key_rotation: tuple[Tensor, Tensor],
+        rows: Tensor | None = None,
     ) -> Tensor:
         q, k, v = (
             projection(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [b, h, ., e]
             for projection, states in ((self.q_proj, queries), (self.k_proj, target), (self.v_proj, target))
         )
         q, k = rotate(q, query_rotation, self.sections), rotate(k, key_rotation, self.sections)
+        if rows is not None:
+            k, v, mask = k[rows], v[rows], mask[rows]
         # A row without keys (a clip without geometry) attends to its padding, which is zeros: a softmax over nothing
         # would be NaN.
         mask = mask | ~mask.any(-1, keepdim=True)

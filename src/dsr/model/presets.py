@@ -18,12 +18,14 @@ from transformers import (
     Qwen2VLImageProcessorFast,
     Qwen2VLVideoProcessor,
 )
+from transformers.utils import is_flash_attn_2_available
 
 from dsr.console import StageError, num_workers
 from dsr.model.chat import INSTRUCTION, LETTERS, SYSTEM, letter_ids
 from dsr.model.geometry_encoders import CAMERA_LABEL
 from dsr.model.qwen2_5_vl_gsm import Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForConditionalGeneration
 from dsr.params import GSM, Model
+from dsr.perception.pi3 import load_encoder
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -37,6 +39,7 @@ SPECIAL_TOKENS = (
 )
 """In the order of Qwen's vocabulary, without its object and box tokens."""
 VOCABULARY = 2048
+TINY_PI3 = {"width": 32, "depth": 2, "heads": 2, "grid": 16}
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
@@ -117,7 +120,7 @@ def tiny(gsm: GSM, texts: Iterable[str], max_pixels: int) -> tuple[Qwen2_5_VLGSM
         "initializer_range": 0.06,
     }
     config = Qwen2_5_VLGSMConfig(
-        gsm=_gsm(gsm),
+        gsm=_gsm(gsm) | ({"sizes": {"pi3": TINY_PI3}} if "pi3" in gsm.encoders else {}),
         special_token_ids=sorted(ids.values()),
         letter_token_ids=letter_ids(tokenizer),
         text_config=text,
@@ -139,14 +142,15 @@ def tiny(gsm: GSM, texts: Iterable[str], max_pixels: int) -> tuple[Qwen2_5_VLGSM
 
 
 def backbone(
-    folder: Path, gsm: GSM, max_pixels: int, dtype: torch.dtype
+    folder: Path, gsm: GSM, max_pixels: int, dtype: torch.dtype, pi3: Path = Path(Model.pi3)
 ) -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
     """A published Qwen2.5-VL (or a model saved by this project) with the GSM of the parameters.
 
-    Weights that the folder lacks (all of the GSM's, for a published backbone) are drawn from torch's global generator.
+    Weights that the folder lacks (all of the GSM's, for a published backbone) are drawn from torch's global generator,
+    but for the encoder `pi3`, whose are read from its checkpoint.
 
     Raises:
-        StageError: no such folder, or not a Qwen2.5-VL.
+        StageError: no such folder, or not a Qwen2.5-VL; no checkpoint of pi3 where one is needed.
     """
     _require_weights(folder)
     source = Qwen2_5_VLConfig.get_config_dict(folder)[0]
@@ -154,10 +158,17 @@ def backbone(
         raise StageError(f"{folder} holds a {source.get('model_type')!r} model: model.backbone must be a Qwen2.5-VL")
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     letters = letter_ids(processor.tokenizer)
-    config = Qwen2_5_VLGSMConfig(**{**source, "gsm": _gsm(gsm), "letter_token_ids": letters})
+    former = source.get("gsm", {})
+    sizes = {"sizes": former["sizes"]} if "sizes" in former else {}
+    config = Qwen2_5_VLGSMConfig(**{**source, "gsm": _gsm(gsm) | sizes, "letter_token_ids": letters})
+    # Read first: a file that is missing is told before the backbone is loaded.
+    lacks_pi3 = "pi3" in gsm.encoders and gsm.fusion != "none" and "pi3" not in former.get("encoders", ())
+    encoder = load_encoder(pi3) if lacks_pi3 else None
     model = Qwen2_5_VLGSMForConditionalGeneration.from_pretrained(
-        folder, config=config, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+        folder, config=config, dtype=dtype, attn_implementation=_attention(dtype), local_files_only=True
     )
+    if encoder is not None:
+        model.model.geometry["pi3"].encoder.load_state_dict(encoder.state_dict())
     processor.tokenizer.padding_side = "left"
     processor.video_processor.size = {"shortest_edge": 28 * 28, "longest_edge": max_pixels}
     return model, processor
@@ -203,8 +214,17 @@ def make_model(
     """The model that training starts from, seeded by `model.seed`, and its processor."""
     torch.manual_seed(params.seed)
     if params.backbone:
-        return backbone(root / params.backbone, gsm, params.max_pixels, dtype)
-    return tiny(gsm, texts, params.max_pixels)
+        return backbone(root / params.backbone, gsm, params.max_pixels, dtype, root / params.pi3)
+    model, processor = tiny(gsm, texts, params.max_pixels)
+    for parameter in model.parameters():  # not the buffers, which RoPE needs exact
+        parameter.data = parameter.data.to(dtype)
+    return model, processor
+
+
+def _attention(dtype: torch.dtype) -> str:
+    """The fastest attention that is installed; flash-attention has no float32."""
+    flash = torch.cuda.is_available() and is_flash_attn_2_available() and dtype != torch.float32
+    return "flash_attention_2" if flash else "sdpa"
 
 
 def _gsm(gsm: GSM) -> dict[str, Any]:

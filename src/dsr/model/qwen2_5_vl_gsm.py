@@ -7,11 +7,13 @@
   the vision tokens inside the video span: <|vision_start|> vision… geometry… <|vision_end|>. Their places are
   <|video_pad|> tokens too (as published), and their positions are those of text after the video.
 
+Several questions about a clip can be given as one packed row that holds the video once (dsr.model.shared_prefix).
+
 Without a video everything goes through the parent class unchanged. A video's temporal positions are computed from its
 real seconds: transformers 4.57 first rounds the seconds between two groups down, which puts all groups of a video with
 more than two frames a second at the same time.
 
-Letters: b samples, s tokens of a sample, v videos of the whole batch, d width.
+Letters: b samples, s tokens of a sample (of a packed row), v videos of the whole batch, d width.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,27 +21,38 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLCausalLMOutputWithPast,
+    Qwen2_5_VLModel,
+    Qwen2_5_VLModelOutputWithPast,
+)
 
 from dsr.model.geometry_encoders import ENCODERS, PADDING, GeometryTokens, concatenate
 from dsr.model.gsm import GeometrySelectionModule
+from dsr.model.shared_prefix import ATTENTION, Packing
 
 IGNORED = -100
 """Label of a token without loss."""
 HEADER_TOKENS = 3
 """<|im_start|>assistant⏎, which opens an answer."""
-QWEN_SPECIAL_TOKENS = tuple(range(151643, 151657))
+QWEN_SPECIAL_TOKENS = (151643, 151644, 151645, 151652, 151653, 151654, 151655, 151656)
+"""Tokens of Qwen's vocabulary that the published model's GSM does not read: chat, vision and padding marks."""
 QWEN_LETTERS = (32, 33, 34, 35)
 """Tokens A to D in Qwen's vocabulary."""
 GSM_DEFAULTS: dict[str, Any] = {"fusion": "gsm", "num_tokens": 32, "encoders": ["point_map", "tracks"]}
 
 Geometry = Mapping[str, Mapping[str, Tensor]]
-"""Batch inputs of each encoder, `geometry["tracks"]["values"]`, first axis v."""
+"""Batch inputs of each encoder, `geometry["tracks"]["values"]`, first axis v. An encoder of frames needs none: it looks
+at the video itself, or, where there are some, at those."""
 
 
 class Qwen2_5_VLGSMConfig(Qwen2_5_VLConfig):
-    """Qwen2.5-VL's configuration with `gsm` (fusion, num_tokens, encoders) and the tokens that its inputs turn on."""
+    """Qwen2.5-VL's configuration with `gsm` and the tokens that its inputs turn on.
+
+    `gsm` has fusion, num_tokens, encoders, and `sizes`: those of an encoder that are not its defaults, by its name.
+    """
 
     model_type = "qwen2_5_vl_gsm"
 
@@ -68,7 +81,10 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         super().__init__(config)
         if config.gsm["fusion"] != "none":
             encoders = config.gsm["encoders"]
-            self.geometry = nn.ModuleDict({name: ENCODERS[name](config.text_config) for name in encoders})
+            sizes = config.gsm.get("sizes", {})
+            self.geometry = nn.ModuleDict(
+                {name: ENCODERS[name](config.text_config, sizes.get(name)) for name in encoders}
+            )
         if config.gsm["fusion"] == "gsm":
             self.gsm = GeometrySelectionModule(config.text_config, config.gsm["num_tokens"])
         self.post_init()
@@ -91,6 +107,7 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         second_per_grid_ts: Tensor | None = None,
         geometry: Geometry | None = None,
         question_mask: Tensor | None = None,
+        packing: Packing | None = None,
         **kwargs: Any,
     ) -> Any:
         """As the parent's, with
@@ -98,10 +115,15 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         Args:
             geometry: of every video; not needed with fusion `none`.
             question_mask: [b, s] bool, the tokens that ask; see `default_question_mask`.
+            packing: input_ids are a packed row [1, s] of clips, each with one video.
 
         Raises:
             ValueError: a video without geometry, or whose <|video_pad|> tokens do not fit its grid.
         """
+        if packing is not None:
+            return self._packed_forward(
+                input_ids, packing, pixel_values_videos, video_grid_thw, second_per_grid_ts, geometry, question_mask
+            )
         if pixel_values_videos is not None:
             if input_ids is None or video_grid_thw is None:
                 raise ValueError("a video needs input_ids and video_grid_thw")
@@ -112,19 +134,18 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
                     input_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask
                 )
             owners = self._owners(input_ids, video_grid_thw)
-            video = list(self.get_video_features(pixel_values_videos, video_grid_thw))  # v x [tokens, d]
-            if self.config.gsm["fusion"] != "none":
-                tokens = self._encode_geometry(geometry, len(video))
-            if self.config.gsm["fusion"] == "add":
-                parts = zip(video, tokens.states, tokens.cells, video_grid_thw, strict=True)
-                video = [self._add(*part) for part in parts]
-            elif self.config.gsm["fusion"] == "gsm":
+            video, tokens = self._encode(pixel_values_videos, video_grid_thw, geometry)
+            if tokens is not None:
                 if question_mask is None:
                     question_mask = default_question_mask(self.config, input_ids, attention_mask)
-                selected = self._select(inputs_embeds, question_mask, owners, tokens, second_per_grid_ts)
+                length = int(question_mask.sum(-1).max())
+                # A stable sort by "not in the question" puts the question's tokens first, in order.
+                order = (~question_mask).long().argsort(dim=-1, stable=True)[:, :length]
+                question = inputs_embeds.gather(1, order[..., None].expand(-1, -1, inputs_embeds.shape[-1]))
+                mask = question_mask.gather(1, order)
+                selected = self._select(question[owners], mask[owners], tokens, second_per_grid_ts)
                 video = [part for pair in zip(video, selected, strict=True) for part in pair]
-            places = (input_ids == self.config.video_token_id)[..., None]
-            inputs_embeds = inputs_embeds.masked_scatter(places, torch.cat(video).to(inputs_embeds))
+            inputs_embeds = self._scatter(inputs_embeds, input_ids, video)
             if pixel_values is not None:
                 images = torch.cat(list(self.get_image_features(pixel_values, image_grid_thw))).to(inputs_embeds)
                 places, _ = self.get_placeholder_mask(input_ids, inputs_embeds, image_features=images)
@@ -158,14 +179,102 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
             )
         return owners
 
-    def _encode_geometry(self, geometry: Geometry | None, num_videos: int) -> GeometryTokens:
-        given = geometry or {}
-        for name in self.geometry:
-            if name not in given or len(given[name]["cells"]) != num_videos:
+    def _packed_forward(
+        self,
+        input_ids: Tensor,
+        packing: Packing,
+        pixel_values_videos: Tensor,
+        video_grid_thw: Tensor,
+        second_per_grid_ts: Tensor | None,
+        geometry: Geometry | None,
+        question_mask: Tensor,
+    ) -> Qwen2_5_VLModelOutputWithPast:
+        """Last hidden states [1, s, d] of a packed row."""
+        self._check_packing(input_ids, packing, video_grid_thw)
+        embeds = self.get_input_embeddings()(input_ids)
+        device = embeds.device
+        parts, tokens = self._encode(pixel_values_videos, video_grid_thw, geometry)
+        if tokens is not None:
+            asking = question_mask[0].cpu()
+            questions = [places[asking[places]].to(device) for places in packing.sequences()]
+            mask = pad_sequence([torch.ones_like(places, dtype=torch.bool) for places in questions], batch_first=True)
+            question = embeds[0, pad_sequence(questions, batch_first=True)]
+            owners = torch.tensor(packing.owners, device=device)
+            selected = iter(self._select(question, mask, tokens, second_per_grid_ts, owners))
+            parts = [
+                part
+                for vision, clip in zip(parts, packing.clips, strict=True)
+                for part in (vision, *(next(selected) for _ in clip.branches))
+            ]
+        if self.language_model.config._attn_implementation != ATTENTION:
+            self.language_model.set_attn_implementation(ATTENTION)
+        outputs = self.language_model(
+            inputs_embeds=self._scatter(embeds, input_ids, parts),
+            position_ids=self._packed_positions(input_ids, packing, video_grid_thw, second_per_grid_ts),
+            attention_mask=dict.fromkeys(self.language_model.config.layer_types, packing),
+            use_cache=False,
+        )
+        return Qwen2_5_VLModelOutputWithPast(last_hidden_state=outputs.last_hidden_state)
+
+    def _check_packing(self, input_ids: Tensor, packing: Packing, grid_thw: Tensor) -> None:
+        is_video = (input_ids[0] == self.config.video_token_id).cpu()
+        vision = (grid_thw.prod(-1) // self.config.vision_config.spatial_merge_size**2).tolist()
+        extra = self.config.num_geometry_tokens
+        if packing.length != len(is_video) or len(packing.clips) != len(vision):
+            raise ValueError(
+                f"a packing of {len(packing.clips)} clips and {packing.length} tokens does not describe "
+                f"{len(vision)} videos and {len(is_video)} tokens"
+            )
+        for (clip, start, middle, end), needed in zip(packing.spans(), vision, strict=True):
+            found = int(is_video[start:middle].sum()), int(is_video[middle:end].sum())
+            if found != (needed, extra * len(clip.branches)) or not is_video[middle - 1]:
+                raise ValueError(
+                    f"a clip of {needed} vision tokens and {len(clip.branches)} branches of {extra} geometry tokens "
+                    f"has {found[0]} <|video_pad|> tokens in its prefix, which they must end, and {found[1]} in its "
+                    "branches"
+                )
+
+    def _packed_positions(self, input_ids: Tensor, packing: Packing, grid_thw: Tensor, seconds: Any) -> Tensor:
+        """[3, 1, s]; a branch goes on after its clip's vision tokens."""
+        seconds = [1.0] * len(grid_thw) if seconds is None else [float(s) for s in seconds]
+        videos = iter(list(zip(grid_thw.tolist(), seconds, strict=True)))
+        ids, parts = input_ids[0].tolist(), []
+        for clip, start, middle, _ in packing.spans():
+            parts.append(self._sample_positions(ids[start:middle], iter([]), videos))
+            following = int(parts[-1].max()) + 1
+            parts += [torch.arange(following, following + length).expand(3, -1) for length in clip.branches]
+        return torch.cat(parts, dim=1)[:, None].to(input_ids.device)
+
+    def _encode(
+        self, pixel_values_videos: Tensor, grid_thw: Tensor, geometry: Geometry | None
+    ) -> tuple[list[Tensor], GeometryTokens | None]:
+        """Vision tokens v x [tokens, d], with fusion `add` geometry among them, and the 3D tokens for the GSM."""
+        video = list(self.get_video_features(pixel_values_videos, grid_thw))
+        fusion = self.config.gsm["fusion"]
+        if fusion == "none":
+            return video, None
+        tokens = self._encode_geometry(geometry or {}, pixel_values_videos, grid_thw)
+        if fusion == "gsm":
+            return video, tokens
+        return [self._add(*part) for part in zip(video, tokens.states, tokens.cells, grid_thw, strict=True)], None
+
+    def _encode_geometry(self, geometry: Geometry, pixel_values_videos: Tensor, grid_thw: Tensor) -> GeometryTokens:
+        words, encoded = self.get_input_embeddings(), []
+        own = {"patches": pixel_values_videos, "grid_thw": grid_thw}
+        for name, encoder in self.geometry.items():
+            inputs = geometry.get(name, own if encoder.reads_video else {})
+            if not inputs or len(inputs[encoder.inputs[-1]]) != len(grid_thw):
                 fusion = self.config.gsm["fusion"]
-                raise ValueError(f"fusion {fusion!r} needs geometry[{name!r}] for {num_videos} videos")
-        words = self.get_input_embeddings()
-        return concatenate([encoder(given[name], words) for name, encoder in self.geometry.items()])
+                raise ValueError(f"fusion {fusion!r} needs geometry[{name!r}] for {len(grid_thw)} videos")
+            if encoder.reads_video:
+                inputs = {**inputs, "places": grid_thw}
+            encoded.append(encoder(inputs, words))
+        return concatenate(encoded)
+
+    def _scatter(self, embeds: Tensor, input_ids: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """Embeddings [b, s, d] with the parts [tokens, d], one after another, in the places of <|video_pad|>."""
+        places = (input_ids == self.config.video_token_id)[..., None]
+        return embeds.masked_scatter(places, torch.cat(list(parts)).to(embeds))
 
     def _add(self, vision: Tensor, states: Tensor, cells: Tensor, thw: Tensor) -> Tensor:
         """Vision tokens [tokens, d] of a video with each 3D token [k, d] added at its cell [k, 3]."""
@@ -175,19 +284,13 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         return vision.index_add(0, (time * rows + row) * columns + column, states[known].to(vision.dtype))
 
     def _select(
-        self, embeds: Tensor, question_mask: Tensor, owners: Tensor, tokens: GeometryTokens, seconds: Any
+        self, question: Tensor, mask: Tensor, tokens: GeometryTokens, seconds: Any, videos: Tensor | None = None
     ) -> Tensor:
-        """[v, N, d] geometry tokens for each video and the question of its sample."""
-        length = int(question_mask.sum(-1).max())
-        # A stable sort by "not in the question" puts the question's tokens first, in order.
-        order = (~question_mask).long().argsort(dim=-1, stable=True)[:, :length]
-        question = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[-1]))
-        mask = question_mask.gather(1, order)
-        step = torch.as_tensor(1.0 if seconds is None else seconds, dtype=torch.float32, device=embeds.device)
+        """[b, N, d] geometry tokens for questions [b, l, d], each about its video."""
+        step = torch.as_tensor(1.0 if seconds is None else seconds, dtype=torch.float32, device=question.device)
         time = tokens.cells[..., 0] * step.reshape(-1, 1) * self.config.vision_config.tokens_per_second
         positions = torch.stack([time.long(), tokens.cells[..., 1], tokens.cells[..., 2]]) * tokens.mask
-        states = tokens.states.to(embeds.dtype)
-        return self.gsm(question[owners], mask[owners], states, tokens.mask, positions)
+        return self.gsm(question, mask, tokens.states.to(question.dtype), tokens.mask, positions, videos)
 
     def get_rope_index(
         self,
@@ -279,6 +382,8 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         second_per_grid_ts: Tensor | None = None,
         geometry: Geometry | None = None,
         question_mask: Tensor | None = None,
+        packing: Packing | None = None,
+        reads: Tensor | None = None,
         logits_to_keep: int = 0,
         **kwargs: Any,
     ) -> Any:
@@ -287,7 +392,26 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         Args:
             labels: [b, s]; the output has a loss. With `logits_to_keep` only the last labels count, so that samples
                 padded on the left need logits for their answers alone.
+            packing, reads: of a packed row. The logits are [b, r, vocabulary] of the places `reads` [b, r] in it, the
+                labels [b, r].
         """
+        if packing is not None:
+            if reads is None or question_mask is None:
+                raise ValueError("a packed row needs reads and question_mask")
+            hidden = self.model(
+                input_ids=input_ids,
+                packing=packing,
+                pixel_values_videos=pixel_values_videos,
+                video_grid_thw=video_grid_thw,
+                second_per_grid_ts=second_per_grid_ts,
+                geometry=geometry,
+                question_mask=question_mask,
+            ).last_hidden_state
+            logits = self.lm_head(hidden[0, reads])
+            loss = None
+            if labels is not None:
+                loss = self.loss_function(logits, labels, self.config.text_config.vocab_size)
+            return Qwen2_5_VLCausalLMOutputWithPast(loss=loss, logits=logits)
         if pixel_values_videos is not None:
             if question_mask is None and input_ids is not None:
                 question_mask = default_question_mask(self.config, input_ids, attention_mask, labels)
@@ -336,10 +460,7 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         if geometry is not None and expand_size > 1:
             _, counts = self._get_image_nums_and_video_nums(input_ids)
             rows = torch.cat([r.repeat(expand_size) for r in torch.arange(int(counts.sum())).split(counts.tolist())])
-            geometry = {
-                name: {part: tensor[rows.to(tensor.device)] for part, tensor in inputs.items()}
-                for name, inputs in geometry.items()
-            }
+            geometry = {name: ENCODERS[name].take(inputs, rows) for name, inputs in geometry.items()}
         input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
         return input_ids, kwargs if geometry is None else kwargs | {"geometry": geometry}
 

@@ -9,7 +9,7 @@
 - Angles become rotation matrices here, and are nowhere else.
 
 Angles, as the published drawing code shows them (`get_proj2D_XYZ` for the arrows in the picture, `render_3D_axis` for
-the axes laid over it; the two agree), x right and y up in the picture:
+the axes laid over it; front and top agree), x right and y up in the picture:
 
 - azimuth 0 faces the camera; growing, it turns the thing's front to the picture's left (90: left, 180: away from the
   camera, 270: right);
@@ -17,9 +17,9 @@ the axes laid over it; the two agree), x right and y up in the picture:
   the camera (90: seen from straight above);
 - rotation above 0 turns the picture counter-clockwise, after the other two.
 
-They hold for a thing in the middle of the picture, as in the renderings that the model was trained on. A thing beside
-the middle is seen along another ray, so its rotation is turned from the optical axis to that ray: what faces the camera
-faces the camera's place, not its image plane. At a field of view of 70 degrees this is up to 35 degrees.
+They describe a camera that looks straight at the thing (`render_3D_axis` draws them so). A thing beside the middle of
+the picture is seen along another ray, so its rotation is turned from the optical axis to that ray: what faces the
+camera faces the camera's place, not its image plane. At a field of view of 70 degrees this is up to 35 degrees.
 
 Letters: K pictures of agents.
 """

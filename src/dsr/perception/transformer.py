@@ -105,7 +105,10 @@ class Block(nn.Module):
 
 def learned_tokens(*shape: int) -> nn.Parameter:
     """[1, *shape] parameter, small and random."""
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, *shape), std=0.02))
+    # In place: transformers puts functions that return nothing into nn.init while it loads a checkpoint.
+    tokens = nn.Parameter(torch.empty(1, *shape))
+    nn.init.trunc_normal_(tokens, std=0.02)
+    return tokens
 
 
 def patch_positions(rows: int, columns: int, device: torch.device) -> Tensor:

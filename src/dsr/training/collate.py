@@ -1,8 +1,11 @@
 """Examples to the tensors that the model takes.
 
-Samples are padded on the left, so that every answer, or the place where one is read, is at the end of its row.
+Samples are padded on the left, so that every answer, or the place where one is read, is at the end of its row. Or, with
+a shared prefix, the samples of a clip that show the same frames hold its video once, in one packed row without padding
+(dsr.model.shared_prefix); the model returns logits of the places that are read alone, sample by sample, so that what
+follows is the same for both.
 
-Letters: b samples, s tokens, v videos (one a sample, or none), N geometry tokens.
+Letters: b samples, s tokens, r tokens that are read, v videos (one a sample, or none), N geometry tokens.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr.model.chat import Prompt, build_prompt
-from dsr.model.geometry_encoders import PADDING, Grid, pad_arrays
+from dsr.model.chat import ANSWER_TOKENS, Prompt, build_prompt
+from dsr.model.geometry_encoders import ENCODERS, PADDING, Grid, pad_arrays
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
+from dsr.model.shared_prefix import Clip, Packing
 from dsr.training.records import ClipStore, Example, Video, normalise
 
 Control = Literal["score", "blind", "shuffled_geometry"]
@@ -36,6 +40,7 @@ class Collator:
         donors: for `shuffled_geometry`, the clip that lends each clip its geometry.
         training: add `labels` [b, s], a loss on the answer alone, and `state_labels` [b, N], the tokens of the right
             option, for dsr.training.curriculum.
+        shared_prefix: pack samples about the same frames of a clip together, where all of a batch have a video.
     """
 
     def __init__(
@@ -46,15 +51,19 @@ class Collator:
         control: Control = "score",
         donors: Mapping[str, str] | None = None,
         training: bool = False,
+        shared_prefix: bool = False,
     ) -> None:
         if control == "shuffled_geometry" and donors is None:
             raise ValueError("shuffled_geometry needs donors")
         self.processor, self.config, self.store = processor, config, store
         self.control, self.donors, self.training = control, donors or {}, training
+        self.shared_prefix = shared_prefix
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         videos = [self._video(example) for example in examples]
         prompts = [self._prompt(example, video) for example, video in zip(examples, videos, strict=True)]
+        if self.shared_prefix and all(video is not None for video in videos):
+            return self._packed(examples, prompts, videos)
         pad = self.processor.tokenizer.pad_token_id
         batch = Batch(
             input_ids=_pad_left([p.input_ids for p in prompts], pad),
@@ -71,6 +80,44 @@ class Collator:
         seen = [(example, video) for example, video in zip(examples, videos, strict=True) if video is not None]
         if seen:
             batch |= self._vision(seen)
+            if self.training and self.config.num_geometry_tokens:
+                batch["state_labels"] = self._state_labels([example for example, _ in seen])
+        return batch
+
+    def _packed(self, examples: Sequence[Example], prompts: Sequence[Prompt], videos: Sequence[Any]) -> Batch:
+        """One row [1, s]; `reads` [b, r], `labels` and `option_ends` (in what is read) in the order of the examples."""
+        groups: dict[tuple[str, int], list[int]] = {}
+        for row, example in enumerate(examples):
+            groups.setdefault((example.clip_id, example.shown_frames), []).append(row)
+        clips, ids, asks = [], [], []
+        reads: list[list[int]] = [[] for _ in examples]
+        for rows in groups.values():
+            first = prompts[rows[0]]
+            prefix = first.input_ids.index(self.config.video_token_id) + self._vision_tokens(videos[rows[0]])
+            ids += first.input_ids[:prefix]
+            asks += first.asks[:prefix]
+            for row in rows:
+                prompt, shift = prompts[row], len(ids) - prefix
+                length = len(prompt.input_ids)
+                ending = range(length - ANSWER_TOKENS - 1, length) if self.training else [length - 1]
+                reads[row] = [shift + place for place in (*(prompt.option_ends if self.training else ()), *ending)]
+                ids += prompt.input_ids[prefix:]
+                asks += prompt.asks[prefix:]
+            clips.append(Clip(prefix, tuple(len(prompts[row].input_ids) - prefix for row in rows)))
+        batch = Batch(
+            input_ids=torch.tensor([ids]),
+            question_mask=torch.tensor([asks]),
+            packing=Packing(tuple(clips)),
+            reads=torch.tensor(reads),
+            **self._vision([(examples[rows[0]], videos[rows[0]]) for rows in groups.values()]),
+        )
+        if self.training:
+            labels = batch["input_ids"][0, batch["reads"]]
+            labels[:, :-ANSWER_TOKENS] = IGNORED
+            batch["labels"] = labels
+            batch["option_ends"] = torch.arange(len(prompts[0].option_ends)).expand(len(examples), -1)
+            if self.config.num_geometry_tokens:
+                batch["state_labels"] = self._state_labels([examples[row] for rows in groups.values() for row in rows])
         return batch
 
     def _video(self, example: Example) -> Video | None:
@@ -79,8 +126,7 @@ class Collator:
         return self.store.video(example.clip_id, example.shown_frames)
 
     def _prompt(self, example: Example, video: Video | None) -> Prompt:
-        merged = self.config.vision_config.spatial_merge_size**2
-        tokens = 0 if video is None else int(np.prod(video.grid_thw)) // merged + self.config.num_geometry_tokens
+        tokens = 0 if video is None else self._vision_tokens(video) + self.config.num_geometry_tokens
         return build_prompt(
             self.processor.tokenizer,
             example.question,
@@ -90,6 +136,9 @@ class Collator:
             answer=example.answer if self.training else "",
         )
 
+    def _vision_tokens(self, video: Video) -> int:
+        return int(np.prod(video.grid_thw)) // self.config.vision_config.spatial_merge_size**2
+
     def _vision(self, seen: Sequence[tuple[Example, Video]]) -> dict[str, Any]:
         inputs: dict[str, Any] = {
             "pixel_values_videos": normalise(torch.cat([video.patches for _, video in seen]), self.processor),
@@ -97,20 +146,29 @@ class Collator:
             "second_per_grid_ts": torch.tensor([self.store.seconds_per_group(e.clip_id) for e, _ in seen]),
         }
         if self.config.gsm["fusion"] != "none":
-            inputs["geometry"] = {name: self._geometry(name, seen) for name in self.config.gsm["encoders"]}
-        if self.training and self.config.num_geometry_tokens:
-            inputs["state_labels"] = self._state_labels([example for example, _ in seen])
+            geometry = {name: self._geometry(name, seen) for name in self.config.gsm["encoders"]}
+            inputs["geometry"] = {name: arrays for name, arrays in geometry.items() if arrays}
         return inputs
 
     def _geometry(self, encoder: str, seen: Sequence[tuple[Example, Video]]) -> dict[str, Tensor]:
-        merge = self.config.vision_config.spatial_merge_size
+        """Inputs of an encoder; none for one that looks at the video itself."""
+        merge, shuffled = self.config.vision_config.spatial_merge_size, self.control == "shuffled_geometry"
+        if ENCODERS[encoder].reads_video:
+            return self._lent_videos([example for example, _ in seen]) if shuffled else {}
         arrays = []
         for example, video in seen:
-            clip_id = self.donors[example.clip_id] if self.control == "shuffled_geometry" else example.clip_id
+            clip_id = self.donors[example.clip_id] if shuffled else example.clip_id
             _, rows, columns = video.grid_thw
             grid = Grid(example.shown_frames, rows // merge, columns // merge)
             arrays.append(self.store.geometry(clip_id, encoder, grid))
         return {part: pad_arrays([a[part] for a in arrays], 0 if part == "values" else PADDING) for part in arrays[0]}
+
+    def _lent_videos(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        lent = [self.store.video(self.donors[example.clip_id], example.shown_frames) for example in examples]
+        return {
+            "patches": normalise(torch.cat([video.patches for video in lent]), self.processor),
+            "grid_thw": torch.tensor([video.grid_thw for video in lent]),
+        }
 
     def _state_labels(self, examples: Sequence[Example]) -> Tensor:
         labels = torch.full((len(examples), self.config.num_geometry_tokens), IGNORED)
@@ -131,6 +189,13 @@ def right_option(example: Example) -> str:
 def length_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
     """Indices of examples, similar lengths together, longest first (memory runs out at once or not at all)."""
     order = sorted(range(len(examples)), key=lambda i: (-text_length(examples[i]), i))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def clip_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
+    """Indices of examples, those about the same frames of a clip together, in as few batches as they fill."""
+    order = sorted(range(len(examples)), key=lambda i: (examples[i].clip_id, examples[i].shown_frames, i))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 

@@ -46,10 +46,18 @@ class Curriculum(Dataset[Example]):
     """Batches after it."""
     shuffle_options: bool
     seed: int
+    questions_per_clip: int = 1
+    """Above 1, up to so many questions about the same frames of a clip follow one another, for a shared prefix."""
 
     def __post_init__(self) -> None:
-        warmup = _order(self.examples, self.batch_size, self.text_batches, [self.seed, 0])
-        object.__setattr__(self, "_rows", warmup + _order(self.examples, self.batch_size, self.batches, [self.seed, 1]))
+        rows = _order(self.examples, self.batch_size, self.text_batches, [self.seed, 0])
+        if self.questions_per_clip > 1:
+            rows += _grouped_order(
+                self.examples, self.questions_per_clip, self.batches * self.batch_size, [self.seed, 1]
+            )
+        else:
+            rows += _order(self.examples, self.batch_size, self.batches, [self.seed, 1])
+        object.__setattr__(self, "_rows", rows)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -113,3 +121,27 @@ def _order(examples: Sequence[Example], batch_size: int, batches: int, seed: lis
         by_length = bucket.ravel()[np.argsort(lengths[bucket.ravel()], kind="stable")]
         rows[start : start + BUCKET] = rng.permutation(by_length.reshape(bucket.shape))
     return rows.ravel().tolist()
+
+
+def _grouped_order(examples: Sequence[Example], together: int, needed: int, seed: list[int]) -> list[int]:
+    """`needed` rows: epoch after epoch, in units of `together` rows in a random order.
+
+    A unit is questions about the same frames of a clip; what is left of each clip makes up units with others'.
+    """
+    rng = np.random.default_rng(seed)
+    groups: dict[tuple[str, int], list[int]] = {}
+    for row, example in enumerate(examples):
+        groups.setdefault((example.clip_id, example.shown_frames), []).append(row)
+    members, rows = list(groups.values()), list[int]()
+    while len(rows) < needed:
+        units, rest = list[list[int]](), list[int]()
+        for k in rng.permutation(len(members)).tolist():
+            group = rng.permutation(members[k]).tolist()
+            whole = len(group) - len(group) % together
+            units += [group[start : start + together] for start in range(0, whole, together)]
+            rest += group[whole:]
+        units += [rest[start : start + together] for start in range(0, len(rest), together)]
+        # The last unit may be smaller: at the end it leaves the others in step with the batches.
+        last = [units.pop()] if units and len(units[-1]) < together else []
+        rows += [row for k in rng.permutation(len(units)) for row in units[k]] + [row for unit in last for row in unit]
+    return rows[:needed]

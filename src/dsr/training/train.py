@@ -7,17 +7,21 @@ that the run depends on: a run that was killed goes on from there with the same 
 
 import dataclasses
 import math
-import os
+import re
 import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from dvclive import Live
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -26,23 +30,27 @@ from transformers.trainer_utils import get_last_checkpoint
 from dsr import console
 from dsr.console import StageError
 from dsr.cues.store import FOLDER, MANIFEST
-from dsr.files import PARTIAL, sha256_file, sha256_json, write_bytes, write_json
+from dsr.files import PARTIAL, sha256_file, sha256_json, write_json
 from dsr.model.chat import ANSWER_TOKENS
 from dsr.model.presets import make_model, share_cores
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGeneration
-from dsr.params import Params, Train
+from dsr.params import PRESETS, Params, Train
 from dsr.splits.split import read_questions
 from dsr.training.collate import Collator
 from dsr.training.curriculum import Curriculum, option_loss, state_loss
+from dsr.training.launch import deepspeed_config, is_first, processes_to_start, start, wait_for_all, world_size
+from dsr.training.lora import MARK, add_adapters, merge_adapters
+from dsr.training.progress import COMPLETE, Meter, ProgressCallback, duration, memory_gib
 from dsr.training.records import ClipStore, Example, Missing, load_examples
 
 QUESTIONS = Path("data/qa/train.parquet")
 MODEL = Path("models/gsm")
 CHECKPOINTS = Path("models/checkpoints")
+TENSORBOARD = CHECKPOINTS / "tensorboard"
 METRICS = Path("metrics/train")
-COMPLETE = "complete"
-"""File in a checkpoint that was written to its end."""
 LOG_STEPS = 10
+MACHINE = ("batch_size", "accumulation", "cache_gib")
+"""Keys of a preset that a machine decides."""
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
@@ -51,10 +59,18 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     Raises:
         StageError: no questions, none that can be used, no backbone, a loss that is not a number.
     """
+    if processes := processes_to_start(params.train):
+        start(processes, root, workers)
+        return
     started = time.monotonic()
+    console.console.quiet = not is_first()
     # Checkpoints are told apart by their step then, which is as good.
     warnings.filterwarnings("ignore", message="mtime may not be reliable")
+    deepspeed = deepspeed_config(params.train, root)
+    _warn_of_other_recipe(params)
     table = read_questions(root / QUESTIONS)
+    if params.train.max_questions:
+        table = some(table, params.train.max_questions, params.train.seed)
     texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
     dtype = torch.bfloat16 if params.train.bf16 else torch.float32
     model, processor = make_model(params.model, params.gsm, root, texts, dtype)
@@ -64,25 +80,42 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     _report_missing(missing, len(table), store)
     curriculum = make_curriculum(examples, params.train)
     folder = root / CHECKPOINTS / run_key(params, root)
-    trainer = make_trainer(model, processor, store, curriculum, params.train, folder, workers)
-    trainer.add_callback(LiveCallback(root / METRICS))
+    tensorboard = root / TENSORBOARD / folder.name if params.train.tensorboard else None
+    trainer = make_trainer(model, processor, store, curriculum, params.train, folder, workers, deepspeed, tensorboard)
+    if is_first():
+        trainer.add_callback(LiveCallback(root / METRICS))
     _show_groups(trainer)
     trainer.train(resume_from_checkpoint=last_complete(folder))
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if deepspeed else None
     summary = {
         "questions": len(table),
         "used": len(examples),
         "missing": dict(sorted(Counter(row.reason for row in missing).items())),
         "clips": len({example.clip_id for example in examples}),
         "blank_clips": len(store.blank_clips),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters": sum(_size(p) for p in model.parameters()),
+        "trained_parameters": sum(_size(p) for p in model.parameters() if p.requires_grad),
         "steps": trainer.state.global_step,
         **final_metrics(trainer.state.log_history),
     }
-    write_model(root / MODEL, model, processor, summary)
-    shutil.rmtree(folder, ignore_errors=True)
-    minutes = (time.monotonic() - started) / 60
-    console.summary("train", summary | {"missing": len(missing), "minutes": f"{minutes:.1f}"})
+    if is_first():
+        write_model(root / MODEL, model, processor, summary, state, dtype)
+        shutil.rmtree(folder, ignore_errors=True)
+    wait_for_all()
+    questions, tokens = trainer.meter.rates()
+    speed = {
+        "questions a second": f"{questions:.1f}",
+        "tokens a second": f"{tokens:,.0f}",
+        "memory": f"{memory_gib():.1f} GiB",
+        "time": duration(time.monotonic() - started),
+    }
+    console.summary("train", summary | {"missing": len(missing)} | speed)
+
+
+def some(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """So many rows of a question table, in its order; those of a smaller count are among those of a larger one."""
+    chosen = np.random.default_rng([seed, 3]).permutation(len(table))[:count]
+    return table.iloc[np.sort(chosen)].reset_index(drop=True)
 
 
 def run_key(params: Params, root: Path) -> str:
@@ -95,7 +128,7 @@ def run_key(params: Params, root: Path) -> str:
 
 def make_curriculum(examples: Sequence[Example], train: Train) -> Curriculum:
     """The order of a run's questions; a step takes `accumulation` batches of every process."""
-    together = train.accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+    together = train.accumulation * world_size()
     steps = train.steps or math.ceil(len(examples) * train.epochs / (train.batch_size * together))
     return Curriculum(
         examples,
@@ -104,6 +137,7 @@ def make_curriculum(examples: Sequence[Example], train: Train) -> Curriculum:
         batches=steps * together,
         shuffle_options=train.shuffle_options,
         seed=train.seed,
+        questions_per_clip=train.questions_per_clip if train.shared_prefix else 1,
     )
 
 
@@ -115,10 +149,21 @@ def make_trainer(
     train: Train,
     folder: Path,
     workers: int = 0,
+    deepspeed: str | None = None,
+    tensorboard: Path | None = None,
 ) -> "GSMTrainer":
-    """A Trainer that goes through the curriculum once, with checkpoints in `folder`."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    steps = len(curriculum) // (train.batch_size * train.accumulation * world)
+    """A Trainer that goes through the curriculum once, with checkpoints in `folder`.
+
+    Args:
+        deepspeed: a DeepSpeed configuration's file.
+        tensorboard: folder for TensorBoard's files; None for none.
+
+    Raises:
+        StageError: tensorboard or peft is asked for and not installed.
+    """
+    if tensorboard and find_spec("tensorboard") is None:
+        raise StageError("train.tensorboard is true, but tensorboard is not installed: pip install tensorboard")
+    steps = len(curriculum) // (train.batch_size * train.accumulation * world_size())
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -130,6 +175,7 @@ def make_trainer(
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         bf16=train.bf16,
+        use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=train.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         save_strategy="steps",
@@ -146,17 +192,26 @@ def make_trainer(
         remove_unused_columns=False,
         ddp_find_unused_parameters=True,
         disable_tqdm=True,
-        report_to=[],
+        deepspeed=deepspeed,
+        report_to=["tensorboard"] if tensorboard else [],
+        logging_dir=str(tensorboard) if tensorboard else None,
     )
     model.config.use_cache = False
+    if train.lora_rank:
+        add_adapters(model, train.lora_rank)
+    mark_trained(model, train)
+    if train.bf16 and not deepspeed:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     trainer = GSMTrainer(
         train,
         model=model,
         args=arguments,
         train_dataset=curriculum,
-        data_collator=Collator(processor, model.config, store, training=True),
-        callbacks=[ProgressCallback()],
+        data_collator=Collator(processor, model.config, store, training=True, shared_prefix=train.shared_prefix),
     )
+    trainer.add_callback(ProgressCallback(trainer.meter))
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -167,19 +222,21 @@ class GSMTrainer(Trainer):
     def __init__(self, train: Train, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = train
+        self.meter = Meter()
         self._selected: Tensor | None = None
         self._right = self._asked = 0
         self._letters = torch.tensor(self.model.config.letter_token_ids)
         gsm = getattr(self.model.model, "gsm", None)
         if gsm is not None and train.state_loss:
             gsm.register_forward_hook(self._keep_selected)
-        for name, parameter in self.model.model.visual.named_parameters():
-            parameter.requires_grad_(train.train_vision_tower or name.startswith("merger."))
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups = [{**g, "params": [p for _, p in g["params"]]} for g in parameter_groups(self.model, self.settings)]
-            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+            optimizer: Any = torch.optim.AdamW
+            if self.settings.deepspeed.endswith("offload"):
+                from deepspeed.ops.adam import DeepSpeedCPUAdam as optimizer
+            self.optimizer = optimizer(groups, betas=(0.9, 0.999), eps=1e-8)
         return self.optimizer
 
     def compute_loss(
@@ -211,6 +268,10 @@ class GSMTrainer(Trainer):
             )
         predicted = letters[outputs.logits[:, -ANSWER_TOKENS - 1, letters].argmax(-1)]
         self._right, self._asked = self._right + int((predicted == labels[:, 0]).sum()), self._asked + len(labels)
+        self.meter.questions += len(labels)
+        self.meter.tokens += (
+            int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else inputs["input_ids"].numel()
+        )
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -222,14 +283,40 @@ class GSMTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         # The parent's takes the weights by the names in the file, which are the published ones and not the module's
         # (transformers 4.57): it warns, and goes on with random weights.
-        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
-        self.model.load_state_dict(saved.state_dict())
+        renaming = self.model._checkpoint_conversion_mapping
+        state = {}
+        for path in Path(resume_from_checkpoint).glob("*.safetensors"):
+            for name, tensor in load_file(path).items():
+                for pattern, replacement in renaming.items():
+                    name, found = re.subn(pattern, replacement, name)
+                    if found:
+                        break
+                state[name] = tensor
+        missing, unexpected = self.model.load_state_dict(state, strict=False)
+        # What is tied is in the file once.
+        if unexpected or set(missing) - set(self.model._tied_weights_keys or ()):
+            raise StageError(f"{resume_from_checkpoint} does not fit the model: remove it, and training begins anew")
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
 
     def _keep_selected(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         self._selected = output
+
+
+def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> None:
+    """Decide what learns: the merger, geometry (but for frozen encoders), the GSM, and the language model or,
+    with LoRA, its adapters."""
+    encoders = getattr(model.model, "geometry", {})
+    frozen = {f"model.geometry.{name}.encoder." for name in encoders if encoders[name].reads_video}
+    for name, parameter in model.named_parameters():
+        if name.startswith("model.visual."):
+            learns = train.train_vision_tower or name.startswith("model.visual.merger.")
+        elif name.startswith(("model.geometry.", "model.gsm.")):
+            learns = not name.startswith(tuple(frozen))
+        else:
+            learns = not train.lora_rank or MARK in name
+        parameter.requires_grad_(learns)
 
 
 def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> list[dict[str, Any]]:
@@ -243,7 +330,8 @@ def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train)
             continue
         new = name.startswith(("model.visual.merger.", "model.geometry.", "model.gsm."))
         part = "merger and geometry" if new else "vision tower" if ".visual." in name else "language model"
-        decays = parameter.ndim >= 2 and not name.endswith(".queries")
+        part = "adapters" if MARK in name else part
+        decays = _ndim(parameter) >= 2 and not name.endswith(".queries")
         groups.setdefault((part, decays), []).append((name, parameter))
     return [
         {
@@ -258,21 +346,41 @@ def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train)
 
 def last_complete(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end; others are removed."""
-    for checkpoint in folder.glob("checkpoint-*"):
+    for checkpoint in folder.glob("checkpoint-*") if is_first() else ():
         if not (checkpoint / COMPLETE).is_file():
             shutil.rmtree(checkpoint)
+    wait_for_all()
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     if last:
         console.console.print(f"going on from {Path(last).name.replace('-', ' ')}")
     return last
 
 
-def write_model(path: Path, model: nn.Module, processor: Any, summary: dict[str, Any]) -> None:
-    """Write the model's folder whole: under a temporary name beside it, then renamed."""
+def write_model(
+    path: Path,
+    model: nn.Module,
+    processor: Any,
+    summary: dict[str, Any],
+    state: dict[str, Tensor] | None,
+    dtype: torch.dtype,
+) -> None:
+    """Write the model's folder whole: under a temporary name beside it, then renamed.
+
+    Args:
+        state: its parameters, where they are spread over processes.
+        dtype: of the parameters in the files.
+    """
     partial = path.with_name(f".{path.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     model.config.use_cache = True
-    model.save_pretrained(partial, safe_serialization=True)
+    if state is None:
+        merge_adapters(model)
+        model.to(dtype)
+    else:
+        # Gathered from the processes, what is tied is there twice.
+        tied = model._tied_weights_keys if model.config.get_text_config().tie_word_embeddings else ()
+        state = {name: tensor.to(dtype) for name, tensor in state.items() if name not in (tied or ())}
+    model.save_pretrained(partial, safe_serialization=True, state_dict=state)
     processor.save_pretrained(partial)
     write_json(partial / "training_summary.json", summary)
     shutil.rmtree(path, ignore_errors=True)
@@ -321,36 +429,6 @@ class LiveCallback(TrainerCallback):
             self.live.make_summary()
 
 
-class ProgressCallback(TrainerCallback):
-    """A progress bar, a line each tenth of the run, and the mark of complete checkpoints."""
-
-    def __init__(self) -> None:
-        self.bar: Iterator[int] = iter(())
-        self.first_step = 0
-        self.start = 0.0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.first_step, self.start = state.global_step, time.monotonic()
-        self.bar = console.track(range(state.max_steps - state.global_step), "train")
-        next(self.bar, None)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        next(self.bar, None)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        every = max(args.logging_steps, state.max_steps // 10 // args.logging_steps * args.logging_steps)
-        if logs and "loss" in logs and state.global_step % every == 0:
-            rate = (state.global_step - self.first_step) * args.train_batch_size * args.gradient_accumulation_steps
-            rate /= max(time.monotonic() - self.start, 1e-9)
-            console.console.print(
-                f"step {state.global_step:,}/{state.max_steps:,}  loss {logs['loss']:.3f}  "
-                f"accuracy {logs.get('accuracy', math.nan):.1%}  {rate:.1f} questions/s"
-            )
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        write_bytes(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, b"")
-
-
 def _report_missing(missing: Sequence[Missing], total: int, store: ClipStore) -> None:
     """List what cannot be used.
 
@@ -369,9 +447,32 @@ def _report_missing(missing: Sequence[Missing], total: int, store: ClipStore) ->
 
 
 def _show_groups(trainer: GSMTrainer) -> None:
-    rows = {}
-    for group in parameter_groups(trainer.model, trainer.settings):
-        size = sum(parameter.numel() for _, parameter in group["params"])
+    train, rows = trainer.settings, {}
+    for group in parameter_groups(trainer.model, train):
+        size = sum(_size(parameter) for _, parameter in group["params"])
         rows[group["name"]] = f"{size:,} parameters, lr {group['lr']:g}, weight decay {group['weight_decay']:g}"
-    frozen = sum(p.numel() for p in trainer.model.parameters() if not p.requires_grad)
-    console.summary("parameter groups", rows | {"frozen": f"{frozen:,} parameters"})
+    frozen = sum(_size(p) for p in trainer.model.parameters() if not p.requires_grad)
+    together = f"{train.batch_size * train.accumulation * world_size():,} questions"
+    console.summary("parameter groups", rows | {"frozen": f"{frozen:,} parameters", "a step": together})
+
+
+def _warn_of_other_recipe(params: Params) -> None:
+    """Name what params.yaml gives a preset that is not its own: left over from another one, or meant."""
+    given = [
+        f"{section}.{key}: {getattr(getattr(params, section), key)!r} (not {value!r})"
+        for section, values in PRESETS[params.model.preset].items()
+        for key, value in values.items()
+        if key not in MACHINE
+        and getattr(getattr(params, section), key) != (tuple(value) if isinstance(value, list) else value)
+    ]
+    if given:
+        console.warn(f"params.yaml changes what {params.model.preset} stands for: {', '.join(given)}")
+
+
+def _size(parameter: nn.Parameter) -> int:
+    """Its values; ZeRO-3 keeps a part of it in each process, and its size aside."""
+    return getattr(parameter, "ds_numel", parameter.numel())
+
+
+def _ndim(parameter: nn.Parameter) -> int:
+    return len(getattr(parameter, "ds_shape", parameter.shape))

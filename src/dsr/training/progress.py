@@ -1,0 +1,80 @@
+"""What a training run shows while it goes on: a bar, and a line each tenth with loss, speed, memory and time left."""
+
+import math
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from dsr import console
+from dsr.files import write_bytes
+from dsr.training.launch import is_first, wait_for_all, world_size
+
+COMPLETE = "complete"
+"""File in a checkpoint that was written to its end."""
+
+
+@dataclass
+class Meter:
+    """What this process has trained on since the run began or went on."""
+
+    questions: int = 0
+    tokens: int = 0
+    started: float = 0.0
+
+    def rates(self) -> tuple[float, float]:
+        """Questions and tokens a second, of all processes."""
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        return self.questions * world_size() / seconds, self.tokens * world_size() / seconds
+
+
+class ProgressCallback(TrainerCallback):
+    """The bar, the lines, and the mark of complete checkpoints."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.bar: Iterator[int] = iter(())
+        self.first_step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.first_step, self.meter.started = state.global_step, time.monotonic()
+        self.bar = console.track(range(state.max_steps - state.global_step), "train")
+        next(self.bar, None)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        next(self.bar, None)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        every = max(args.logging_steps, state.max_steps // 10 // args.logging_steps * args.logging_steps)
+        if logs and "loss" in logs and state.global_step % every == 0:
+            questions, tokens = self.meter.rates()
+            done = max(state.global_step - self.first_step, 1)
+            left = (time.monotonic() - self.meter.started) / done * (state.max_steps - state.global_step)
+            console.console.print(
+                f"step {state.global_step:,}/{state.max_steps:,}  loss {logs['loss']:.3f}  "
+                f"accuracy {logs.get('accuracy', math.nan):.1%}  {questions:.1f} questions/s  {tokens:,.0f} tokens/s  "
+                f"{memory_gib():.1f} GiB  {duration(left)} left"
+            )
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        wait_for_all()
+        if is_first():
+            write_bytes(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, b"")
+
+
+def memory_gib() -> float:
+    """The most memory that this process has held, of its GPU or, without one, of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
