@@ -91,6 +91,16 @@ def doctor(root: Root = Path()) -> None:
     import_module("dsr.report.doctor").run(load(root / "params.yaml"), root)
 
 
+@app.command(rich_help_panel=TOOLS)
+def explain(
+    qa_id: Annotated[str, typer.Argument(help="A question's id, as in data/qa/pool.parquet.")],
+    png: Annotated[Path | None, typer.Option("--png", help="Draw it into this file as well.")] = None,
+    root: Root = Path(),
+) -> None:
+    """Show how a question's answer comes about: signal, thresholds, states, its quartet, why its label holds."""
+    import_module("dsr.report.explain").run(load(root / "params.yaml"), root, qa_id, png)
+
+
 def main() -> None:
     """Run a command; an error for the user is one line, not a traceback."""
     try:
