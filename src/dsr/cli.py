@@ -101,6 +101,18 @@ def explain(
     import_module("dsr.report.explain").run(load(root / "params.yaml"), root, qa_id, png)
 
 
+@app.command(rich_help_panel=TOOLS)
+def show(
+    clip: Annotated[str, typer.Argument(help="A clip's id, as in data/clips/catalog.parquet.")],
+    png: Annotated[Path | None, typer.Option("--png", help="Write a contact sheet.")] = None,
+    rerun: Annotated[Path | None, typer.Option("--rerun", help="Write a rerun recording (.rrd).")] = None,
+    open_viewer: Annotated[bool, typer.Option("--open", help="Open the recording in rerun's viewer.")] = False,
+    root: Root = Path(),
+) -> None:
+    """Show a clip's cues: video, boxes, masks, depth, point cloud, camera path, trajectories, agents' axes."""
+    import_module("dsr.report.show").run(load(root / "params.yaml"), root, clip, png, rerun, open_viewer)
+
+
 def main() -> None:
     """Run a command; an error for the user is one line, not a traceback."""
     try:

@@ -115,8 +115,8 @@ def _draw_frames(
         axes = figure.add_subplot(row[column])
         frame = int(found.frames[moment])
         boxes = [
-            Box(tuple(float(v) for v in cues.boxes[entity - 1, frame]), ROLES[role], _TAGS[role], role)  # type: ignore[arg-type]
-            for role, entity in _roles(found).items()
+            Box.of(cues.boxes[entity - 1, frame], ROLES[role], _TAGS[role], corner)
+            for corner, (role, entity) in enumerate(_roles(found).items())
             if entity > 0 and np.isfinite(cues.boxes[entity - 1, frame]).all()
         ]
         draw_frame(axes, images[column] if images is not None else None, size, boxes)

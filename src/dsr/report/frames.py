@@ -15,8 +15,8 @@ from dsr.report.palette import FAINT, GREY
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_CORNERS = {"viewer": (0, 1), "a": (0, 0), "b": (1, 0), "c": (1, 1)}
-"""Where a box carries its tag (right, bottom), so that boxes of one place do not hide each other's."""
+_CORNERS = ((0, 0), (1, 1), (1, 0), (0, 1))
+"""Where a box carries its tag: (right, bottom)."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,13 @@ class Box:
     """Pixels of the original video."""
     colour: str
     tag: str
-    role: str = "a"
+    corner: int = 0
+    """Which corner carries the tag, so that boxes in one place do not hide each other's."""
+
+    @classmethod
+    def of(cls, xyxy: np.ndarray, colour: str, tag: str, corner: int = 0) -> "Box":
+        left, top, right, bottom = (float(v) for v in xyxy)
+        return cls((left, top, right, bottom), colour, tag, corner)
 
 
 def clip_frames(
@@ -66,7 +72,7 @@ def draw_frame(
         # A dark line under the coloured one keeps it visible on any background.
         for colour, line in (("black", 3.2), (box.colour, 1.8)):
             axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, lw=line))
-        to_right, to_bottom = _CORNERS.get(box.role, (0, 0))
+        to_right, to_bottom = _CORNERS[box.corner]
         x, y = (right if to_right else left), (bottom if to_bottom else top)
         # Tags stay inside the picture, whatever the box does.
         x, y = min(max(x, 0), width), min(max(y, 0.07 * height), 0.93 * height)
@@ -75,7 +81,8 @@ def draw_frame(
             y,
             box.tag,
             color="white",
-            fontsize=7,
+            fontsize=6.5,
+            parse_math=False,
             ha="right" if to_right else "left",
             va="top" if to_bottom else "bottom",
             bbox={"facecolor": box.colour, "edgecolor": "none", "pad": 1.0},

@@ -1,5 +1,7 @@
 """Colours that keep apart for colour-blind readers too (Okabe and Ito), and what each stands for."""
 
+import numpy as np
+
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY = "#E69F00", "#56B4E9"
 INK, GREY, PALE, FAINT = "#222222", "#666666", "#BDBDBD", "#EEEEEE"
@@ -14,9 +16,15 @@ SIGNS = {1: SKY, 0: "#D9D9D9", -1: ORANGE, 2: FAINT}
 EXACT = INK
 
 
-def track_colour(track: int) -> str:
+def track_colour(track: int | np.integer) -> str:
     return TRACKS[track % len(TRACKS)]
 
 
 def line_colour(role: str) -> str:
     return ROLES.get(role) or AXES.get(role) or INK
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0 to 255, of "#rrggbb"."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue

@@ -265,13 +265,14 @@ def _read_direction(
     series = [Series(role, role, at, unit_vectors[:, axis]) for axis, role in enumerate(AXIS_ROLES)]
     band = Band(times[0], times[-1], -qa.dead_zone, qa.dead_zone)
     panel = Panel(what, "component of the unit vector", series, [band])
-    columns = ("time", *AXIS_ROLES, f"length ({DEPTHS})", "state")
+    columns = ["time", *AXIS_ROLES, f"length ({DEPTHS})", "state"]
     rows = [
-        (label, *(f"{u:+.2f}" for u in unit_vectors[i, :, 0]), f"{distance[i, 0]:.3f}", shown[i].text)
+        [label, *(f"{u:+.2f}" for u in unit_vectors[i, :, 0]), f"{distance[i, 0]:.3f}", shown[i].text]
         for i, label in enumerate(labels)
     ]
     if form.signal == "ori":
-        columns, rows = (*columns[:4], "state"), [(*row[:4], row[5]) for row in rows]
+        for line in (columns, *rows):
+            line.pop(-2)  # A facing direction has no length of its own.
     return Reading(what, [panel], shown, conditions, columns, rows)
 
 
@@ -328,14 +329,14 @@ def _change_conditions(
 
 def _change_table(
     values: np.ndarray, states: np.ndarray, times: np.ndarray, shown: Sequence[State], unit: str
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+) -> tuple[list[str], list[list[str]]]:
     reference = 0
-    rows = [(f"{times[0]:.2f} s", f"{values[0, 0]:.3f}", "", "", "")]
+    rows = [[f"{times[0]:.2f} s", f"{values[0, 0]:.3f}", "", "", ""]]
     for i, state in enumerate(states):
         ratios = [f"{values[i + 1, 0] / values[j, 0]:.2f}" for j in (i, reference)]
-        rows.append((f"{times[i + 1]:.2f} s", f"{values[i + 1, 0]:.3f}", *ratios, shown[i].text))
+        rows.append([f"{times[i + 1]:.2f} s", f"{values[i + 1, 0]:.3f}", *ratios, shown[i].text])
         reference = i + 1 if state else reference
-    return ("time", unit, "over the last", "over the run's first", "state"), rows
+    return ["time", unit, "over the last", "over the run's first", "state"], rows
 
 
 def _change_state(vocabulary: str, sign: int, start: float, end: float) -> State:

@@ -113,7 +113,7 @@ def _draw_path(
         # Numbers closer together than they are wide would hide each other.
         if last is None or np.abs(spot - last).max() > 0.09 * half:
             axes.annotate(
-                str(number), spot, (5, 4), textcoords="offset points", fontsize=8, color=path.colour, zorder=6
+                str(number), tuple(spot), (5, 4), textcoords="offset points", fontsize=8, color=path.colour, zorder=6
             )
             last = spot
 
@@ -125,8 +125,8 @@ def _draw_axes(axes: "Axes", colour: str, spot: np.ndarray, rotation: np.ndarray
         if np.isfinite([*spot, *way]).all():
             axes.annotate(
                 "",
-                spot + way,
-                spot,
+                tuple(spot + way),
+                tuple(spot),
                 arrowprops={"arrowstyle": "-|>", "color": colour, "lw": width, "shrinkA": 0, "shrinkB": 0},
                 zorder=4,
                 annotation_clip=True,
