@@ -113,6 +113,16 @@ def show(
     import_module("dsr.report.show").run(load(root / "params.yaml"), root, clip, png, rerun, open_viewer)
 
 
+@app.command(rich_help_panel=TOOLS)
+def report(
+    gallery: Annotated[int, typer.Option(min=0, help="Questions shown of those right, and of those wrong.")] = 8,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: metrics/report.html.")] = None,
+    root: Root = Path(),
+) -> None:
+    """Write one HTML file: clips, questions, audit, evaluation, failures, and a gallery with explanations."""
+    import_module("dsr.report.html").run(load(root / "params.yaml"), root, output, gallery)
+
+
 def main() -> None:
     """Run a command; an error for the user is one line, not a traceback."""
     try:

@@ -7,11 +7,11 @@ import numpy as np
 
 from dsr.cues.backends import Clip
 from dsr.cues.schema import ClipCues, CuesError
-from dsr.files import whole_file
 from dsr.params import Ensemble
 from dsr.qa.scene import build_scene
 from dsr.report.frames import Box, clip_frames, draw_frame
 from dsr.report.palette import FAINT, GREY, INK, track_colour
+from dsr.report.pictures import write_png
 from dsr.report.top_down import Path as WorldPath
 from dsr.report.top_down import draw_top_down
 
@@ -27,10 +27,8 @@ _PLAIN = Ensemble(members=1, margin=0.0)
 
 
 def write_contact_sheet(path: Path, cues: ClipCues, clip: Clip | None) -> None:
-    """Write the page as PNG; equal cues are equal bytes with the same matplotlib."""
-    figure = draw_contact_sheet(cues, clip)
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=100, metadata={"Software": None})
+    """Write the page as PNG."""
+    write_png(path, lambda: draw_contact_sheet(cues, clip))
 
 
 def draw_contact_sheet(cues: ClipCues, clip: Clip | None) -> "Figure":
@@ -64,7 +62,7 @@ def _draw_title(axes: "Axes", cues: ClipCues) -> None:
         f"cues of the {backend} backend"
     )
     axes.axis("off")
-    axes.text(0, 0.2, text, fontsize=12, weight="bold", va="center", color=INK, parse_math=False)
+    axes.text(0, 0.2, text, fontsize=12, weight="bold", va="center", color=INK)
 
 
 def _draw_frames(
@@ -172,7 +170,7 @@ def _draw_tracks(depth: "Axes", strip: "Axes", cues: ClipCues) -> None:
     depth.grid(color=FAINT)
     names = [f"{label}{' (agent)' if a else ''}" for label, a in zip(cues.labels.tolist(), cues.is_agent, strict=True)]
     strip.set(xlim=window, ylim=(-0.6, max(cues.num_tracks, 1) - 0.4), yticks=range(cues.num_tracks))
-    strip.set_yticklabels(names[::-1], fontsize=8, parse_math=False)
+    strip.set_yticklabels(names[::-1], fontsize=8)
     strip.tick_params(axis="x", labelsize=8)
     strip.set_xlabel("seconds; a bar: visible, a white dot: facing known", fontsize=8, color=GREY)
     for side in ("top", "right", "left"):

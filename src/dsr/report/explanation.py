@@ -5,6 +5,7 @@ they are, on the ensemble with which the question was made (same seed), and on t
 """
 
 import difflib
+import re
 import textwrap
 import zlib
 from collections.abc import Sequence
@@ -159,7 +160,7 @@ def explain_question(
     Raises:
         StageError: the question's form is not known, or it is about other cues than these.
     """
-    index = find_form(row)
+    index = find_form(_with_plain_labels(row, cues))
     if index is None:
         raise StageError(f"question {row['qa_id']} is of no known form: run the qa stage again")
     form = FORMS[index]
@@ -171,7 +172,7 @@ def explain_question(
     names = {"viewer": _name(scene, viewer)} if viewer >= 0 else {}
     names |= {letter: _name(scene, t) for letter, t in zip("abc", targets, strict=False)}
     reading, answer = _read(scene, form, drawn, names, qa)
-    confirms = confirmed_labels(scene, [row], qa)[0] == 1
+    confirms = confirmed_labels(scene, [_with_plain_labels(row, cues)], qa)[0] == 1
     frames = drawn.frames[0]
     return Explanation(row, quartet, form, reading, answer, scene, origin, viewer, targets, frames, names, confirms)
 
@@ -217,6 +218,14 @@ def closest_call(found: Explanation) -> str:
     key = f", {condition.key}" if condition.key else ""
     value = condition.values[member]
     return f"{condition.what} = {value:.3g}, {sign} {condition.limit:.3g}{key} ({condition.margins[member]:+.1%})"
+
+
+def _with_plain_labels(row: dict[str, Any], cues: ClipCues) -> dict[str, Any]:
+    """The row with every label a plain word in its question: a label may hold what reads like the words around it."""
+    question = row["question"]
+    for label in sorted(cues.labels.tolist(), key=len, reverse=True):
+        question = re.sub(rf"\b([Tt])he {re.escape(label)} \(box \[", r"\1he thing (box [", question)
+    return row | {"question": question}
 
 
 def _versions(cues: ClipCues, exact: ClipCues | None, qa: QA) -> tuple[Scene, np.ndarray]:

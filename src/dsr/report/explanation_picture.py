@@ -8,10 +8,10 @@ import numpy as np
 
 from dsr.cues.backends import Clip
 from dsr.cues.schema import ClipCues
-from dsr.files import whole_file
 from dsr.report.explanation import LETTERS, VERSIONS, Explanation, closest_call
 from dsr.report.frames import Box, clip_frames, draw_frame
 from dsr.report.palette import AXES, EXACT, GREY, INK, ROLES, SIGNS, line_colour
+from dsr.report.pictures import write_png
 from dsr.report.reading import Panel
 from dsr.report.top_down import Path as WorldPath
 from dsr.report.top_down import draw_top_down
@@ -22,35 +22,44 @@ if TYPE_CHECKING:
 
 MOST_FRAMES = 6
 _TAGS = {"viewer": "viewer", "a": "A", "b": "B", "c": "C"}
+_LETTER = 7.5
+"""Width of a letter in the strip of states, in pixels of a figure's own 100 an inch."""
 _LINE = 0.2
 """Height of a line of text, inches."""
-_WIDTH = 15.0
+_WIDTH, _WIDTH_WITHOUT_WORDS = 15.0, 11.5
+"""Inches; a smaller picture has larger letters beside its lines."""
 
 
 def write_picture(path: Path, found: Explanation, cues: ClipCues, clip: Clip | None) -> None:
-    """Write the picture as PNG; equal explanations are equal bytes with the same matplotlib."""
-    figure = draw_explanation(found, cues, clip)
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=100, metadata={"Software": None})
+    """Write the picture as PNG."""
+    write_png(path, lambda: draw_explanation(found, cues, clip))
 
 
-def draw_explanation(found: Explanation, cues: ClipCues, clip: Clip | None) -> "Figure":
+def draw_explanation(found: Explanation, cues: ClipCues, clip: Clip | None, words: bool = True) -> "Figure":
+    """The picture.
+
+    Args:
+        words: False leaves out the question above and the summary below.
+    """
     from matplotlib.figure import Figure
 
-    header, footer = _header(found), _footer(found)
+    header, footer = (_header(found), _footer(found)) if words else ([], [])
+    width = _WIDTH if words else _WIDTH_WITHOUT_WORDS
     size = (int(cues.meta["width"]), int(cues.meta["height"]))
     shown = _frames_shown(found)
-    frame_height = min(_WIDTH * 0.96 / max(len(shown), 4) * size[1] / size[0], 3.2) + 0.3
+    frame_height = min(width * 0.96 / max(len(shown), 4) * size[1] / size[0], 3.2) + 0.3
     # Every second row is a space, for titles and ticks.
-    heights = [len(header) * _LINE, 0.3, frame_height, 0.55, 5.2, 0.65, len(footer) * _LINE]
-    figure = Figure(figsize=(_WIDTH, sum(heights) + 0.3), facecolor="white")
+    ends = [max(len(lines) * _LINE, 0.01) for lines in (header, footer)]
+    gaps = (0.3, 0.65) if words else (0.15, 0.3)
+    heights = [ends[0], gaps[0], frame_height, 0.55, 0.35 * width, gaps[1], ends[1]]
+    figure = Figure(figsize=(width, sum(heights) + 0.3), facecolor="white")
     margin = 0.15 / (sum(heights) + 0.3)
     rows = figure.add_gridspec(
         len(heights), 1, height_ratios=heights, left=0.02, right=0.985, top=1 - margin, bottom=margin, hspace=0
     )
     _write(figure.add_subplot(rows[0]), header)
     _draw_frames(figure, rows[2], found, cues, clip, shown, size)
-    middle = rows[4].subgridspec(1, 4, width_ratios=(0.3, 4.3, 0.6, 9.5), wspace=0)
+    middle = rows[4].subgridspec(1, 4, width_ratios=(0.3, 4.2, 1.1, 9.1), wspace=0)
     _draw_world(figure.add_subplot(middle[1]), found)
     _draw_signal(figure, middle[3], found)
     _write(figure.add_subplot(rows[6]), footer)
@@ -89,8 +98,7 @@ def _footer(found: Explanation) -> list[tuple[str, dict[str, Any]]]:
 def _write(axes: "Axes", lines: list[tuple[str, dict[str, Any]]]) -> None:
     axes.axis("off")
     for i, (text, style) in enumerate(lines):
-        # A dollar sign in a label is no formula.
-        axes.text(0.0, 1 - (i + 0.5) / len(lines), text, va="center", parse_math=False, **style)
+        axes.text(0.0, 1 - (i + 0.5) / len(lines), text, va="center", **style)
 
 
 def _frames_shown(found: Explanation) -> list[int]:
@@ -150,7 +158,7 @@ def _draw_world(axes: "Axes", found: Explanation) -> None:
         paths.append(WorldPath(0, "camera", GREY))
     draw_top_down(axes, found.scene, paths, frames, _links(found, frames, stated))
     axes.set_anchor("NW")
-    axes.set_title("from above, in median depths; the camera first looks up the page", fontsize=8.5, loc="left")
+    axes.set_title("from above, in median depths;\nthe camera first looks up the page", fontsize=8.5, loc="left")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.06), ncols=2, fontsize=8, frameon=False, borderaxespad=0)
 
 
@@ -202,9 +210,9 @@ def _draw_panel(axes: "Axes", panel: Panel, found: Explanation) -> None:
         axes.yaxis.set_major_locator(AutoLocator() if high < 3 * low else LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.3g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-    title = "\n".join(textwrap.wrap(panel.title + (f"   ({unseen})" if unseen else ""), 130))
-    axes.set_title(title, fontsize=9.5, loc="left", pad=19, parse_math=False)
-    axes.set_ylabel("\n".join(textwrap.wrap(panel.unit, 34)), fontsize=8.5, parse_math=False)
+    title = "\n".join(textwrap.wrap(panel.title + (f"   ({unseen})" if unseen else ""), 95))
+    axes.set_title(title, fontsize=9.5, loc="left", pad=19)
+    axes.set_ylabel("\n".join(textwrap.wrap(panel.unit, 34)), fontsize=8.5)
     axes.tick_params(labelsize=8)
     for time in found.times:
         axes.axvline(time, color="#E0E0E0", lw=0.8, zorder=-1)
@@ -267,6 +275,7 @@ def _draw_states(axes: "Axes", found: Explanation, window: tuple[float, float]) 
     """A strip with a block a state, a row an axis."""
     from matplotlib.ticker import FuncFormatter
 
+    letters = axes.get_window_extent().width / _LETTER
     states = found.reading.states
     rows = len(states[0].signs)
     centres = np.array([(s.start + s.end) / 2 for s in states])
@@ -282,7 +291,7 @@ def _draw_states(axes: "Axes", found: Explanation, window: tuple[float, float]) 
             axes.barh(
                 rows - 1 - row, end - start, left=start, height=0.92, color=SIGNS[sign], edgecolor="white", lw=1.5
             )
-            text = "\n".join(textwrap.wrap(words, max(int(share * 115), 6)))
+            text = "\n".join(textwrap.wrap(words, max(int(share * letters), 6)))
             axes.text((start + end) / 2, rows - 1 - row, text, ha="center", va="center", fontsize=8.5, color=INK)
     axes.set(xlim=window, ylim=(-0.5, rows - 0.5), yticks=[])
     axes.tick_params(labelsize=8)

@@ -82,7 +82,6 @@ def draw_frame(
             box.tag,
             color="white",
             fontsize=6.5,
-            parse_math=False,
             ha="right" if to_right else "left",
             va="top" if to_bottom else "bottom",
             bbox={"facecolor": box.colour, "edgecolor": "none", "pad": 1.0},
