@@ -9,6 +9,7 @@ import pytest
 from dsr.console import StageError
 from dsr.cues.schema import read_cues
 from dsr.report import show
+from dsr.report.frames import find_clip
 from tests.report.conftest import PARAMS
 from tests.report.test_explain import PNG
 from tests.scenes import hide, random_cues
@@ -16,7 +17,7 @@ from tests.scenes import hide, random_cues
 
 def test_a_clip_is_described(project: Path) -> None:
     cues = read_cues(project / "data/cues/clip_00.npz")
-    known = show.facts(cues, show.find_clip(project, "clip_00"))
+    known = show.facts(cues, find_clip(project, "clip_00"))
     assert str(known["video"]).endswith("clip_00.mp4")
     assert known["masks"] == f"{int(cues.visible.sum())} of {int(cues.visible.sum())} detections"
     for track, label in enumerate(cues.labels.tolist()):

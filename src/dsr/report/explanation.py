@@ -18,7 +18,6 @@ import pandas as pd
 
 from dsr.console import StageError
 from dsr.cues.backends import Clip
-from dsr.cues.extract import CURATED, read_clips
 from dsr.cues.schema import ClipCues, CuesError, read_cues
 from dsr.cues.store import FOLDER, cue_path
 from dsr.params import QA, Params
@@ -28,6 +27,7 @@ from dsr.qa.free_form import Family, Moments
 from dsr.qa.scene import Scene, build_scene
 from dsr.qa.stability import CHECKS, all_versions, confirmed_labels, exact_cues, find_form
 from dsr.qa.templates import Form, answer_text, num_axes
+from dsr.report.frames import find_clip
 from dsr.report.free_form_reading import read_family
 from dsr.report.reading import Condition, Reading, read_template
 
@@ -107,7 +107,7 @@ def explain(params: Params, root: Path, qa_id: str) -> tuple[Explanation, ClipCu
         StageError: no pool, no such question (the nearest ids are named), no usable cues.
     """
     row, quartet = find_question(root / POOL, qa_id)
-    clip = _find_clip(root, row["videoID"])
+    clip = find_clip(root, row["videoID"])
     cues = read_clip_cues(root, row["videoID"])
     truth = clip if params.cues.backend == "simulated" else None
     try:
@@ -289,13 +289,6 @@ def _moments(scene: Scene, form: Family, drawn: Drawn, members: Members) -> Mome
         up=members.up,
         seconds=scene.timestamps[frames],
     )
-
-
-def _find_clip(root: Path, clip_id: str) -> Clip | None:
-    """The clip's row of curated.parquet; None where there is none, which costs frames and truth alone."""
-    if not (root / CURATED).exists():
-        return None
-    return next((clip for clip in read_clips(root) if clip.clip_id == clip_id), None)
 
 
 def _nearest(path: Path, qa_id: str) -> str:

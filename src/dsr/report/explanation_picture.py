@@ -237,6 +237,7 @@ def _draw_limits(axes: "Axes", panel: Panel, low: float, high: float) -> str:
             va="bottom",
             fontsize=8,
             color=GREY,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
         )
     return "; ".join(unseen)
 

@@ -1,7 +1,8 @@
-"""Frames of a clip, and boxes on them."""
+"""A clip's row and its frames, and boxes on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from dsr.clips.video import VideoError, read_frames
 from dsr.console import warn
 from dsr.cues.backends import Clip
+from dsr.cues.extract import CURATED, read_clips
 from dsr.cues.schema import ClipCues
 from dsr.report.palette import FAINT, GREY
 
@@ -32,6 +34,13 @@ class Box:
     def of(cls, xyxy: np.ndarray, colour: str, tag: str, corner: int = 0) -> "Box":
         left, top, right, bottom = (float(v) for v in xyxy)
         return cls((left, top, right, bottom), colour, tag, corner)
+
+
+def find_clip(root: Path, clip_id: str) -> Clip | None:
+    """The clip's row of curated.parquet; None where there is none, which costs the video (and the truth) alone."""
+    if not (root / CURATED).exists():
+        return None
+    return next((clip for clip in read_clips(root) if clip.clip_id == clip_id), None)
 
 
 def clip_frames(

@@ -9,10 +9,10 @@ import numpy as np
 
 from dsr.console import StageError, summary
 from dsr.cues.backends import Clip
-from dsr.cues.extract import CURATED, read_clips
 from dsr.cues.schema import ClipCues, CuesError, read_cues
 from dsr.cues.store import FOLDER, MANIFEST, cue_path, read_manifest
 from dsr.params import Params
+from dsr.report.frames import find_clip
 
 
 def run(
@@ -73,13 +73,6 @@ def find_cues(root: Path, clip_id: str) -> ClipCues:
     raise StageError(
         f"{FOLDER / MANIFEST} knows no clip {clip_id!r}; it has {len(known)}, such as {', '.join(known[:3])}"
     )
-
-
-def find_clip(root: Path, clip_id: str) -> Clip | None:
-    """The clip's row of curated.parquet; None where there is none, which costs the video alone."""
-    if not (root / CURATED).exists():
-        return None
-    return next((clip for clip in read_clips(root) if clip.clip_id == clip_id), None)
 
 
 def facts(cues: ClipCues, clip: Clip | None) -> dict[str, object]:
