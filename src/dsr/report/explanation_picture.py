@@ -256,7 +256,7 @@ def _legend(axes: "Axes", panel: Panel, exact: bool) -> None:
         labels.append("exact truth")
     if panel.bands:
         handles.append(Patch(color="#E6E6E6"))
-        labels.append("about the same, or neither side")
+        labels.append(panel.band_means)
     axes.legend(
         handles,
         labels,

@@ -71,7 +71,7 @@ def draw_frame(
     extent = (0, width, height, 0)
     if image is None:
         axes.set_facecolor(FAINT)
-        axes.text(width / 2, height / 2, "no video", color=GREY, ha="center", va="center", fontsize=9)
+        axes.text(width / 2, 0.97 * height, "no video", color=GREY, ha="center", va="bottom", fontsize=8)
     else:
         axes.imshow(image, extent=extent, interpolation="bilinear")
     if mask is not None:

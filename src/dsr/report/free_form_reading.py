@@ -18,6 +18,7 @@ from dsr.report.reading import DEPTHS, Band, Condition, Panel, Reading, Series, 
 
 ROLES = ("a", "b", "c")
 _RATIO, _SPEED = "qa.ratio_tolerance", "qa.speed_tolerance"
+_TURNS = {90.0: "a quarter turn to the left", -90.0: "a quarter turn to the right", 180.0: "half a turn"}
 _MIN_BEARING, _MIN_SWING = 3.0, 2.0
 """Degrees beyond which a side, and a change of bearing, count."""
 
@@ -151,13 +152,13 @@ def _order_of_approach(case: Case, family: str) -> Found:
 
 def _pairs_that_approach(case: Case, family: str) -> Found:
     conditions, series = [], []
-    for bit, ((i, j), role) in enumerate(zip(PAIRS, ROLES, strict=True)):
+    for bit, (i, j) in enumerate(PAIRS):
         gap = length(case.moments.targets[i] - case.moments.targets[j])[0]
         pair = f"{case.names[i]} and {case.names[j]}"
         conditions.append(_approach(f"gap of {pair}", gap, bool(case.code >> bit & 1), case))
         floor = case.qa.min_distance
         conditions.append(Condition(f"least gap of {pair}", gap.min(axis=0), "above", floor, "qa.min_distance", DEPTHS))
-        series.append(Series(pair, role, case.times, gap))
+        series.append(Series(pair, ROLES[i] + ROLES[j], case.times, gap))
     return "gaps between the three", [Panel("gap", DEPTHS, series, logarithmic=True)], conditions
 
 
@@ -368,13 +369,15 @@ def _side_after_turn(case: Case, family: str) -> Found:
         ),
         Condition(f"distance at {end:.1f} s", away, "above", case.qa.min_direction, "qa.min_direction", DEPTHS),
     ]
-    wrapped = np.rad2deg(np.unwrap(np.deg2rad(bearings), axis=0))
-    title = f"bearing of {name} to the left, from {case.viewer}, before the turn of {degrees:g} degrees"
-    return (
-        f"bearing of {name} from {case.viewer} at {end:.1f} s",
-        [Panel(title, "degrees", [Series(name, "a", case.times, wrapped)])],
-        conditions,
-    )
+    turned = np.rad2deg(np.unwrap(np.deg2rad(bearings), axis=0))
+    turned -= 360 * np.round(turned[-1] / 360)
+    middle = (degrees + 90 * case.code + 180) % 360 - 180
+    # At plus and minus 180 degrees it is the same direction.
+    middle += 360 * np.round((turned[-1, 0] - middle) / 360)
+    band = Band(case.times[-2], case.times[-1], middle - 30, middle + 30)
+    title = f"bearing of {name} to the left, from {case.viewer}, before {_TURNS[degrees]}"
+    panel = Panel(title, "degrees", [Series(name, "a", case.times, turned)], [band], "of this answer at the end")
+    return f"bearing of {name} from {case.viewer} at {end:.1f} s", [panel], conditions
 
 
 def _faced_target(case: Case, family: str) -> Found:

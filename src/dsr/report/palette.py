@@ -8,6 +8,8 @@ INK, GREY, PALE, FAINT = "#222222", "#666666", "#BDBDBD", "#EEEEEE"
 
 ROLES = {"viewer": BLUE, "a": VERMILION, "b": GREEN, "c": PURPLE}
 """Whose eyes, and the targets in the order of the question."""
+PAIRS = {"ab": ORANGE, "ac": SKY, "bc": INK}
+"""Of two targets together."""
 TRACKS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY, "#8C564B", "#117733")
 """For the tracks of a clip; beyond these they repeat, and the labels tell them apart."""
 AXES = {"forward": BLUE, "left": VERMILION, "up": GREEN}
@@ -21,7 +23,7 @@ def track_colour(track: int | np.integer) -> str:
 
 
 def line_colour(role: str) -> str:
-    return ROLES.get(role) or AXES.get(role) or INK
+    return (ROLES | PAIRS | AXES).get(role, INK)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -58,7 +58,7 @@ class Series:
 
     label: str
     role: str
-    """Whose it is: `a`, `b`, `c`, `viewer`, an axis of AXIS_ROLES, or "": decides the colour."""
+    """Whose it is: `a`, `b`, `c`, two of them as in `ab`, `viewer`, an axis of AXIS_ROLES, or "": decides the colour."""
     times: np.ndarray
     """[P] seconds."""
     values: np.ndarray
@@ -81,6 +81,7 @@ class Panel:
     unit: str
     series: Sequence[Series]
     bands: Sequence[Band] = ()
+    band_means: str = "about the same, or neither side"
     limits: Sequence[tuple[float, str]] = ()
     """Horizontal lines and what they are."""
     logarithmic: bool = False
@@ -158,7 +159,12 @@ def _read_distance(
     key = "qa.ratio_tolerance"
     changes, bands = _change_conditions("distance", distance, states, times, times, qa.ratio_tolerance, key)
     panel = Panel(
-        what, DEPTHS, [Series(what, "a", times, distance)], bands, [(qa.min_distance, "qa.min_distance")], True
+        what,
+        DEPTHS,
+        [Series(what, "a", times, distance)],
+        bands,
+        limits=[(qa.min_distance, "qa.min_distance")],
+        logarithmic=True,
     )
     shown = [_change_state("dis", s, times[i], times[i + 1]) for i, s in enumerate(states)]
     return Reading(what, [panel], shown, [*floors, *changes], *_change_table(distance, states, times, shown, DEPTHS))
@@ -181,7 +187,9 @@ def _read_speed(
         )
     unit = f"{DEPTHS} a second"
     floor = qa.min_displacement / float(seconds.mean())
-    panel = Panel(what, unit, [Series(what, "a", middle, speed)], bands, [(floor, "qa.min_displacement")], True)
+    panel = Panel(
+        what, unit, [Series(what, "a", middle, speed)], bands, limits=[(floor, "qa.min_displacement")], logarithmic=True
+    )
     shown = [_change_state("spd", s, middle[i], middle[i + 1]) for i, s in enumerate(states)]
     return Reading(what, [panel], shown, [*floors, *changes], *_change_table(speed, states, middle, shown, unit))
 
