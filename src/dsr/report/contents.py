@@ -17,6 +17,9 @@ from dsr.qa.templates import TYPES
 
 MOST_ROWS = 200
 """Of a table of failures; the rest is counted."""
+DRAWN_CONTROLS = ("blind", "shuffled_geometry", "no_question", "first_frame")
+"""Controls that are marked on the chart, a shape each; the table has them all."""
+_GAIN = ("accuracy", "gain", "gain_low", "gain_high")
 SCORE, OVERALL, MEAN = "score", "micro", "macro"
 _READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
@@ -193,26 +196,27 @@ def _evaluation(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
     runs = scores["runs"]
     by_run = {(row["control"], row["group"]): row for row in runs}
     controls = [c for c in dict.fromkeys(row["control"] for row in runs) if c != SCORE]
+    drawn = [c for c in controls if c in DRAWN_CONTROLS]
     groups = [group for control, group in by_run if control == SCORE]
     bars = [
         {
             **_bar({OVERALL: "all", MEAN: "mean of types"}.get(group, group), by_run[SCORE, group]),
             "marks": [
                 {"run": control, "value": by_run[control, group]["accuracy"]}
-                for control in controls
+                for control in drawn
                 if (control, group) in by_run
             ],
         }
         for group in groups
     ]
     gains = [
-        {"control": control, **{name: by_run[control, OVERALL].get(name) for name in ("gain", "gain_low", "gain_high")}}
+        {"control": control, **{name: by_run[control, OVERALL].get(name) for name in _GAIN}}
         for control in controls
         if (control, OVERALL) in by_run
     ]
     return {
         "bars": bars,
-        "controls": controls,
+        "controls": drawn,
         "gains": gains,
         "overall": by_run[SCORE, OVERALL],
         "questions": scores.get("questions", {}),

@@ -58,7 +58,7 @@ class Series:
 
     label: str
     role: str
-    """Whose it is: `a`, `b`, `c`, two of them as in `ab`, `viewer`, an axis of AXIS_ROLES, or "": decides the colour."""
+    """Whose it is: `a`, `b`, `c`, two of them as in `ab`, `viewer`, one of AXIS_ROLES, or "": decides the colour."""
     times: np.ndarray
     """[P] seconds."""
     values: np.ndarray
