@@ -209,7 +209,7 @@ class QA:
 
     seed: int = 1
     candidates: int = 512
-    """Candidate questions drawn for each form of a type and clip."""
+    """Candidate questions drawn for each clip and type, spread over the type's forms."""
     keep_per_clip_type: int = 80
     """Candidates of a clip and type that enter the matching, the rarer answers first."""
     max_per_clip: int = 30
@@ -239,11 +239,16 @@ class QA:
     """Smallest distance between two options of a quartet, a moment (qa/answers.py)."""
     prediction_margin: float = 2.0
     """The same for predictions."""
+    max_advantage: float = 2.0
+    """Most nats by which the texts of a form's questions may speak for their right options, a block's questions
+    together (qa/propensity.py)."""
+    balance_clips: int = 512
+    """Clips on which it is learned what texts tell of answers."""
     ensemble: Ensemble = field(default_factory=Ensemble)
     audit: Audit = field(default_factory=Audit)
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "keep_per_clip_type", "max_per_clip", "max_per_clip_type"):
+        for name in ("candidates", "keep_per_clip_type", "max_per_clip", "max_per_clip_type", "balance_clips"):
             require(getattr(self, name) >= 1, f"qa.{name}", "at least 1")
         for name in ("max_questions", "num_blocks"):
             value = getattr(self, name)
@@ -254,6 +259,7 @@ class QA:
             "min_distance",
             "min_displacement",
             "min_direction",
+            "max_advantage",
         ):
             require(getattr(self, name) > 0, f"qa.{name}", "above 0")
         require(0 < self.dead_zone < 0.57, "qa.dead_zone", "between 0 and 0.57 (a direction must have a side)")

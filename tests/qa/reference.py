@@ -105,7 +105,7 @@ def states_of(
             math.dist(path[m + 1] - path[m], place[m + 1] - place[m] if place else np.zeros(3)) for m in moments[:-1]
         ]
         slow.append([d < floor for d in moved])
-        seconds = [scene.timestamps[b] - scene.timestamps[a] for a, b in itertools.pairwise(frames)]
+        seconds = [scene.timestamps[0, b] - scene.timestamps[0, a] for a, b in itertools.pairwise(frames)]
         speeds.append([max(d, floor) / s for d, s in zip(moved, seconds, strict=True)])
     if len(targets) == 1:
         states = change(speeds[0], qa.speed_tolerance)

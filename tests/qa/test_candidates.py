@@ -19,7 +19,7 @@ from tests.qa.reference import answer_of, states_of
 from tests.scenes import WIDTH, heading, hide, looking, make_cues, random_cues
 
 EXACT = Ensemble(members=1, margin=0, angle=0, camera=0)
-MANY = QA(candidates=128, keep_per_clip_type=10_000)
+MANY = QA(candidates=512, keep_per_clip_type=10_000)
 SEEDS = range(12)
 
 

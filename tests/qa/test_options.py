@@ -14,7 +14,7 @@ from dsr.qa.answers import run_lengths
 from dsr.qa.candidates import FORM_TYPES, FORMS, MAX_MOMENTS, MAX_TARGETS, Candidates, find_candidates
 from dsr.qa.free_form import Family
 from dsr.qa.options import Matching, match_quartets
-from dsr.qa.scene import Scene, build_scene
+from dsr.qa.scene import Scene, build_scenes
 from tests.qa.reference import answer_distance
 from tests.qa.test_candidates import decode
 from tests.scenes import random_cues
@@ -24,22 +24,16 @@ NUM_CLIPS = 24
 
 
 @cache
-def offered() -> tuple[list[Scene], Candidates, np.ndarray]:
-    """Scenes, their candidates, and which clip each candidate is of."""
-    scenes, parts = [], []
-    for seed in range(NUM_CLIPS):
-        rng = np.random.default_rng(seed)
-        scene = build_scene(random_cues(seed), QA_SMALL.ensemble, rng)
-        assert scene is not None
-        scenes.append(scene)
-        parts.append(find_candidates(scene, QA_SMALL, rng)[0])
-    clip = np.concatenate([np.full(len(p), i) for i, p in enumerate(parts)])
-    return scenes, Candidates.concatenate(parts), clip
+def offered() -> tuple[Scene, Candidates]:
+    """The scene of many clips, and their candidates."""
+    clips = [random_cues(seed) for seed in range(NUM_CLIPS)]
+    scene = build_scenes(clips, QA_SMALL.ensemble, np.random.default_rng(0))
+    assert scene is not None
+    return scene, find_candidates(scene, QA_SMALL, np.random.default_rng(1))[0]
 
 
 def match(qa: QA = QA_SMALL, seed: int = 0) -> Matching:
-    _, candidates, clip = offered()
-    return match_quartets(candidates, clip, qa, np.random.default_rng(seed))
+    return match_quartets(offered()[1], qa, np.random.default_rng(seed))
 
 
 def test_random_scenes_give_quartets() -> None:
@@ -47,7 +41,7 @@ def test_random_scenes_give_quartets() -> None:
 
 
 def test_no_question_is_used_twice_and_all_are_accounted_for() -> None:
-    _, candidates, _ = offered()
+    _, candidates = offered()
     matching = match()
     used = matching.quartets.ravel()
     assert len(set(used.tolist())) == len(used)
@@ -55,7 +49,7 @@ def test_no_question_is_used_twice_and_all_are_accounted_for() -> None:
 
 
 def test_the_answers_of_a_quartet_are_apart_however_they_are_spread() -> None:
-    _, candidates, _ = offered()
+    _, candidates = offered()
     num_moments = {"dis": 4, "dir": 5, "ori": 5, "spd": 4, "spd_comp": 5, "dir_pred": 1}
     for quartet in match().quartets:
         form = FORMS[candidates.form[quartet[0]]]
@@ -68,50 +62,44 @@ def test_the_answers_of_a_quartet_are_apart_however_they_are_spread() -> None:
             assert answer_distance(a, b, num_moments[form.signal]) >= margin - 1e-9
 
 
-def what_the_question_gives_away(scene: Scene, candidates: Candidates, k: int) -> tuple:
-    """Form, kinds, who moves, columns, order; computed from the scene, one candidate at a time."""
+def what_a_signature_holds(scene: Scene, candidates: Candidates, k: int) -> tuple:
+    """Form, kinds, who moves, where the camera sees a target first; from the scene, one candidate at a time."""
     form = FORMS[candidates.form[k]]
+    camera = int(np.flatnonzero(scene.clip == candidates.clip[k])[0])
     frames = [int(f) for f in candidates.frames[k] if f >= 0]
     frames = frames[:2] if form.signal == "dir_pred" else frames
-    targets = [int(t) for t in candidates.targets[k] if t >= 0]
+    targets = [camera + int(t) for t in candidates.targets[k] if t >= 0]
     viewer = int(candidates.viewer[k])
     moves = [
         max(np.linalg.norm(scene.positions[t, f, :, 0] - scene.positions[t, frames[0], :, 0]) for f in frames) > 0.15
         for t in targets
     ]
-    told = (int(candidates.form[k]), viewer if viewer < 1 else 1, tuple(scene.kinds[targets].tolist()), tuple(moves))
-    boxes = candidates.boxes[k, 1 : 1 + len(targets)]
-    if form.needs_axes and form.num_targets < 3:
-        centre = boxes[:, [0, 2]].mean(axis=1)
-        columns = tuple("?" if np.isnan(x) else ["left", "middle", "right"][min(max(int(3 * x), 0), 2)] for x in centre)
-        heights = tuple(-1 if np.isnan(b[0]) else int(min(max(-np.log2(b[3] - b[1]), 0), 3)) for b in boxes)
-        order = bool(centre[0] > centre[1]) if len(targets) == 2 and np.isfinite(centre).all() else None
-        told += (columns, heights, order)
-    return told
+    first = None
+    if form.signal == "dir" and viewer == 0:
+        first = decode(int(candidates.answer[k]), form)[0]
+    return int(candidates.form[k]), viewer if viewer < 1 else 1, *scene.kinds[targets].tolist(), *moves, first
 
 
-def test_the_questions_of_a_quartet_give_nothing_away() -> None:
-    scenes, candidates, clip = offered()
+def test_the_questions_of_a_quartet_share_a_signature() -> None:
+    scene, candidates = offered()
     for quartet in match().quartets:
-        told = {what_the_question_gives_away(scenes[clip[k]], candidates, k) for k in quartet}
+        told = {what_a_signature_holds(scene, candidates, k) for k in quartet}
         assert len(told) == 1, told
-        frames = [[int(f) for f in candidates.frames[k] if f >= 0] for k in quartet]
         form = FORMS[candidates.form[quartet[0]]]
         if form.signal == "dir_pred":
             continue  # how long a clip runs before it stops says nothing about what follows
-        times = [scenes[clip[k]].timestamps for k in quartet]
-        duration = [seconds[f[-1]] - seconds[f[0]] for seconds, f in zip(times, frames, strict=True)]
-        assert max(duration) <= 1.6 * max(min(duration), 0.1) + 1e-9
+        durations = np.diff(candidates.times[quartet], axis=1)
+        assert durations.max() <= 1.6 * max(durations.min(), 0.1) + 1e-6
 
 
 @pytest.mark.parametrize(("max_per_clip", "max_per_type"), [(1, 1), (5, 2), (30, 1), (3, 6)])
 def test_caps_hold(max_per_clip: int, max_per_type: int) -> None:
-    _, candidates, clip = offered()
+    _, candidates = offered()
     matching = match(QA(candidates=128, max_per_clip=max_per_clip, max_per_clip_type=max_per_type))
     used = matching.quartets.ravel()
     assert len(used)
-    assert max(Counter(clip[used].tolist()).values()) <= max_per_clip
-    pairs = zip(clip[used].tolist(), FORM_TYPES[candidates.form[used]].tolist(), strict=True)
+    assert max(Counter(candidates.clip[used].tolist()).values()) <= max_per_clip
+    pairs = zip(candidates.clip[used].tolist(), FORM_TYPES[candidates.form[used]].tolist(), strict=True)
     assert max(Counter(pairs).values()) <= max_per_type
     assert len(used) + matching.no_partners + matching.capped == len(candidates)
 
@@ -122,16 +110,16 @@ def test_same_seed_same_quartets() -> None:
 
 
 def test_the_place_of_an_option_says_nothing() -> None:
-    # Where the smallest code of four stands: each place about a quarter of the time (150 quartets, 5 sigma).
-    _, candidates, _ = offered()
+    # Where the smallest code of four stands: each place about a quarter of the time (5 sigma).
+    _, candidates = offered()
     places = Counter(int(np.argmin(candidates.answer[q])) for q in match().quartets)
     total = places.total()
     assert all(abs(places[p] - total / 4) < 5 * np.sqrt(total * 3 / 16) for p in range(4))
 
 
 def test_nothing_offered_nothing_matched() -> None:
-    _, candidates, clip = offered()
-    matching = match_quartets(candidates.take(np.arange(0)), clip[:0], QA_SMALL, np.random.default_rng(0))
+    _, candidates = offered()
+    matching = match_quartets(candidates.take(np.arange(0)), QA_SMALL, np.random.default_rng(0))
     assert (matching.quartets.shape, matching.no_partners, matching.capped) == ((0, 4), 0, 0)
 
 
@@ -144,6 +132,7 @@ PREDICTION = next(i for i, form in enumerate(FORMS) if form.type == "abs_dir_pre
 def made_up(answers: list[tuple[int, int, int]], signatures: list[int]) -> Candidates:
     k = len(answers)
     return Candidates(
+        clip=np.arange(k, dtype=np.int32),
         form=np.full(k, PREDICTION, np.int16),
         viewer=np.zeros(k, np.int16),
         targets=np.full((k, MAX_TARGETS), -1, np.int16),
@@ -152,12 +141,14 @@ def made_up(answers: list[tuple[int, int, int]], signatures: list[int]) -> Candi
         signal=np.full((k, MAX_MOMENTS, 3), np.nan, np.float32),
         signature=np.array(signatures, np.int64),
         boxes=np.full((k, 1 + MAX_TARGETS, 4), np.nan, np.float32),
+        times=np.zeros((k, 2), np.float32),
     )
 
 
 def matched(candidates: Candidates, clip: list[int] | None = None, **caps: int) -> Matching:
-    clip_of = np.arange(len(candidates)) if clip is None else np.array(clip)
-    return match_quartets(candidates, clip_of, QA(**caps), np.random.default_rng(0))
+    if clip is not None:
+        candidates.clip[:] = clip
+    return match_quartets(candidates, QA(**caps), np.random.default_rng(0))
 
 
 @settings(max_examples=60, deadline=None)

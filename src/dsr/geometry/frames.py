@@ -20,16 +20,28 @@ def camera_viewpoint_axes(camera_poses: np.ndarray) -> np.ndarray:
     return camera_poses[..., :3, :3] @ CAMERA_FROM_VIEWPOINT
 
 
-def rotations_from_vectors(vectors: np.ndarray) -> np.ndarray:
-    """Rotation matrices [..., 3, 3] of rotation vectors [..., 3] in radians (Rodrigues' formula)."""
-    angle = np.linalg.norm(vectors, axis=-1)[..., None, None]
-    x, y, z = np.moveaxis(vectors, -1, 0)
-    zero = np.zeros_like(x)
-    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*x.shape, 3, 3)
+def rotations_from_vectors(vectors: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Rotation matrices of rotation vectors in radians (Rodrigues' formula).
+
+    Args:
+        vectors: three components on `axis`.
+
+    Returns:
+        With rows and columns, 3 x 3, in the place of `axis`.
+    """
+    axis %= vectors.ndim
+    x, y, z = np.moveaxis(vectors, axis, 0)
+    angle = np.sqrt(x * x + y * y + z * z)
     # sinc(x) = sin(pi x) / (pi x) has no division by zero at angle 0.
     first = np.sinc(angle / np.pi)
     second = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
-    return np.eye(3) + first * cross + second * (cross @ cross)
+    rotations = np.empty((*vectors.shape[:axis], 3, *vectors.shape[axis:]), angle.dtype)
+    cells = np.moveaxis(rotations, (axis, axis + 1), (0, 1))
+    cells[0, 0], cells[1, 1], cells[2, 2] = (1 - second * (a * a + b * b) for a, b in ((y, z), (x, z), (x, y)))
+    for row, column, opposite, across in ((0, 1, -z, x * y), (0, 2, y, x * z), (1, 2, -x, y * z)):
+        cells[row, column] = first * opposite + second * across
+        cells[column, row] = second * across - first * opposite
+    return rotations
 
 
 def orthonormal_axes(axes: np.ndarray) -> np.ndarray:
@@ -44,10 +56,33 @@ def orthonormal_axes(axes: np.ndarray) -> np.ndarray:
     forward = axes[..., :, 0, :]
     forward = forward / length(forward)[..., None, :]
     left = axes[..., :, 1, :]
-    left = left - (left * forward).sum(axis=-2, keepdims=True) * forward
+    left = left - dot(left, forward)[..., None, :] * forward
     left = left / length(left)[..., None, :]
-    up = np.cross(forward, left, axis=-2)
-    return np.stack([forward, left, up], axis=-2)
+    return np.stack([forward, left, cross(forward, left)], axis=-2)
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Scalar product of vectors [..., 3, S]: [..., S]."""
+    # Three products and two sums are several times faster than a reduction over an axis of three.
+    return a[..., 0, :] * b[..., 0, :] + a[..., 1, :] * b[..., 1, :] + a[..., 2, :] * b[..., 2, :]
+
+
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross product of vectors [..., 3, S]."""
+    # np.cross takes several times longer.
+    (ax, ay, az), (bx, by, bz) = np.moveaxis(a, -2, 0), np.moveaxis(b, -2, 0)
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-2)
+
+
+def apply(rotations: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Rotations [..., 3, 3, S] of vectors [..., 3, S]: [..., 3, S]."""
+    x, y, z = (vectors[..., i, None, :] for i in range(3))
+    return rotations[..., 0, :] * x + rotations[..., 1, :] * y + rotations[..., 2, :] * z
+
+
+def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Products of rotations [..., 3, 3, S]."""
+    return np.stack([apply(a, b[..., column, :]) for column in range(3)], axis=-2)
 
 
 def express(vectors: np.ndarray, axes: np.ndarray) -> np.ndarray:

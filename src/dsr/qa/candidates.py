@@ -1,11 +1,12 @@
-"""Candidate questions of a clip: drawn, evaluated on the ensemble, kept where every member agrees.
+"""Candidate questions: drawn, evaluated on the ensemble, kept where every member agrees.
 
-All candidates of a form are evaluated at once; the arrays are [K, M, axes, S]. A cheap pass over a few members
-sorts out most of what will not hold before all members are looked at.
+All candidates of a form, of all clips of a scene, are evaluated at once; the arrays are [K, M, axes, S]. A cheap pass
+over a few members sorts out most of what will not hold before all members are looked at.
 """
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -30,6 +31,7 @@ MAX_MOMENTS = max(form.num_moments for form in FORMS)
 MAX_TARGETS = max(form.num_targets for form in FORMS)
 FORM_TYPES = np.array([TYPES.index(form.type) for form in FORMS])
 DURATION_FACTOR = 1.6
+_FORMS_OF_TYPE = Counter(form.type for form in FORMS)
 _QUICK_MEMBERS = 5
 _NONE = -1
 _NOTHING = np.zeros(0, np.float32)
@@ -37,8 +39,10 @@ _NOTHING = np.zeros(0, np.float32)
 
 @dataclass(eq=False)
 class Candidates:
-    """Columns of K candidates; entities are as in Scene, -1 where there is none."""
+    """Columns of K candidates; entities are counted in their clip (0 the camera), -1 where there is none."""
 
+    clip: np.ndarray
+    """[K] int32, place of the clip among those that the scene was built of."""
     form: np.ndarray
     """[K] int16, index into FORMS."""
     viewer: np.ndarray
@@ -55,6 +59,8 @@ class Candidates:
     """[K] int64: what a question's text gives away; equal for the members of a quartet."""
     boxes: np.ndarray
     """[K, 1 + MAX_TARGETS, 4] float32, viewer's and targets' boxes at the stated moment, shares of the image."""
+    times: np.ndarray
+    """[K, 2] float32, seconds at which the interval that a question names begins and ends."""
 
     def __len__(self) -> int:
         return len(self.form)
@@ -63,12 +69,13 @@ class Candidates:
         return Candidates(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     @classmethod
-    def concatenate(cls, parts: list["Candidates"]) -> "Candidates":
+    def concatenate(cls, parts: Sequence["Candidates"]) -> "Candidates":
+        parts = [_empty(), *parts]
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
 
 def find_candidates(scene: Scene, qa: QA, rng: np.random.Generator) -> tuple[Candidates, Counter[str]]:
-    """All candidates of a clip that hold, and for each reason how many of the drawn ones fell to it."""
+    """All candidates of a scene's clips that hold, and for each reason how many of the drawn ones fell to it."""
     quick = Members(scene, slice(0, min(_QUICK_MEMBERS, scene.positions.shape[-1])))
     full = Members(scene, slice(None))
     parts, counts = [], Counter[str]()
@@ -76,7 +83,7 @@ def find_candidates(scene: Scene, qa: QA, rng: np.random.Generator) -> tuple[Can
         drawn = _draw(scene, form, qa, rng, counts)
         if drawn is not None:
             parts.append(_evaluate(scene, index, drawn, qa, (quick, full), counts))
-    found = Candidates.concatenate(parts) if parts else _empty()
+    found = Candidates.concatenate(parts)
     kept = found.take(_diverse(found, qa.keep_per_clip_type, rng, counts))
     counts["candidates"] = len(kept)
     return kept, counts
@@ -84,109 +91,181 @@ def find_candidates(scene: Scene, qa: QA, rng: np.random.Generator) -> tuple[Can
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
+    """Questions of one form; entities are those of the scene, -1 where there is none."""
+
     viewer: np.ndarray
+    """[K] int."""
     targets: np.ndarray
+    """[K, MAX_TARGETS] int."""
     frames: np.ndarray
+    """[K, moments] int."""
 
     def take(self, index: np.ndarray) -> "Drawn":
         return Drawn(self.viewer[index], self.targets[index], self.frames[index])
 
 
 class Members:
-    """Some of a scene's ensemble members, laid out for gathering."""
+    """Some of a scene's ensemble members, laid out for gathering.
+
+    What `at` and `axes_at` return lies in memory component by component and moment by moment, so that the
+    arithmetic on one of them runs over one stretch of memory.
+    """
 
     def __init__(self, scene: Scene, members: slice) -> None:
-        self.positions = np.ascontiguousarray(scene.positions[..., members])
-        self.axes = np.ascontiguousarray(scene.axes[..., members])
-        agents = self.axes[(scene.kinds == AGENT)[:, None] & scene.oriented][..., :, 2, :]
-        total = agents.sum(axis=0)
+        self._positions = _by_component(scene.positions[..., members])
+        self._axes = _by_component(scene.axes[..., members])
+        self._num_frames = scene.positions.shape[1]
+        cameras = np.flatnonzero(scene.kinds == CAMERA)
+        own = np.where((scene.kinds == AGENT)[:, None] & scene.oriented, 1.0, np.nan)[..., None, None]
+        up = np.add.reduceat(np.nansum(scene.axes[..., :, 2, members] * own, axis=1), cameras)
         with np.errstate(invalid="ignore"):
-            self.up = total / length(total)
-        """[3, S] mean up of the agents; NaN without any."""
+            self.up = (up / length(up)[:, None])[np.searchsorted(cameras, scene.first)]
+        """[E, 3, S] mean up of the agents of an entity's clip; NaN without any."""
+
+    def at(self, entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """[K, M, 3, S] positions of entities [K] at frames [K, M]."""
+        return self._gather(self._positions, entities, frames)
+
+    def axes_at(self, entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """[K, M, 3, 3, S] axes, likewise."""
+        cells = self._gather(self._axes, entities, frames)
+        return cells.reshape(*cells.shape[:2], 3, 3, cells.shape[-1])
+
+    def direction_at(self, axis: int, entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """[K, M, 3, S] forward (0), left (1) or up (2) of entities [K] at frames [K, M], in the world."""
+        return self._gather(self._axes[axis::3], entities, frames)
+
+    def _gather(self, components: list[np.ndarray], entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """[K, M, components, S]."""
+        place = entities * self._num_frames + frames.T
+        gathered = np.empty((len(components), *place.shape, components[0].shape[1]), np.float32)
+        for component, out in zip(components, gathered, strict=True):
+            # Far faster than indexing; "clip" spares a copy, all places are valid.
+            np.take(component, place, axis=0, out=out, mode="clip")
+        return gathered.transpose(2, 1, 0, 3)
+
+
+def _by_component(values: np.ndarray) -> list[np.ndarray]:
+    """[E, T, 3, S] or [E, T, 3, 3, S] as 3 or 9 arrays [E * T, S]."""
+    flat = values.reshape(values.shape[0] * values.shape[1], -1, values.shape[-1])
+    return list(np.ascontiguousarray(np.moveaxis(flat, 1, 0)))
 
 
 def _draw(scene: Scene, form: Form, qa: QA, rng: np.random.Generator, counts: Counter[str]) -> Drawn | None:
     """Random viewers, targets and moments of a form, without those that cannot be asked."""
+    num_frames = scene.located.shape[1]
     choices = qa.steps.non_temp if isinstance(form, Family) else getattr(qa.steps, form.signal)
-    steps = np.array([s for s in choices if s * (form.num_moments - 1) < scene.located.shape[1]])
+    steps = np.array([s for s in choices if s * (form.num_moments - 1) < num_frames])
     facing = scene.oriented.any(axis=1) & (scene.kinds != OBJECT)
-    viewers = np.flatnonzero(facing) if form.viewer != "none" else np.array([_NONE])
     possible = facing if form.oriented_target else scene.located.any(axis=1)
-    targets = np.flatnonzero(possible & ((scene.kinds != CAMERA) | form.camera_target))
-    if not len(steps) or not len(viewers) or len(targets) < form.num_targets:
+    viewers = _Pick(scene, facing)
+    targets = _Pick(scene, possible & ((scene.kinds != CAMERA) | form.camera_target))
+    enough = targets.counts >= form.num_targets
+    if form.viewer != "none":
+        enough &= viewers.counts > 0
+    if not len(steps) or not enough.any():
         return None
 
-    k = qa.candidates
-    moments = np.arange(form.num_moments)
-    entities = np.full((k, 1 + MAX_TARGETS), _NONE)
-    entities[:, 0] = rng.choice(viewers, k)
-    entities[:, 1 : 1 + form.num_targets] = rng.choice(targets, (k, form.num_targets))
+    clip = np.repeat(np.flatnonzero(enough), max(qa.candidates // _FORMS_OF_TYPE[form.type], 1))
+    k = len(clip)
+    viewer = viewers(clip, 1, rng)[:, 0] if form.viewer != "none" else np.full(k, _NONE)
+    entities = np.full((k, MAX_TARGETS), _NONE)
+    entities[:, : form.num_targets] = targets(clip, form.num_targets, rng)
     if form.type == "rel_dis" and form.num_targets == 2:
-        entities[:, 1:3].sort(axis=1)  # the distance of a pair is symmetric
-    step = rng.choice(steps, k)
-    last_start = scene.located.shape[1] - 1 - step * moments[-1]
-    first = np.floor(rng.random(k) * (last_start + 1)).astype(int)
-    distinct = np.ones(k, bool)
-    for i, j in itertools.combinations(range(1 + form.num_targets), 2):
-        distinct &= entities[:, i] != entities[:, j]
-    _, once = np.unique(_pack([*entities[distinct].T, first[distinct], step[distinct]]), return_index=True)
-    entities, first, step = entities[distinct][once], first[distinct][once], step[distinct][once]
-    drawn = Drawn(entities[:, 0], entities[:, 1:], first[:, None] + step[:, None] * moments)
-    counts["drawn"] += len(once)
+        entities[:, :2].sort(axis=1)  # the distance of a pair is symmetric
+    moments = np.arange(form.num_moments)
+    step = steps[rng.integers(len(steps), size=k)]
+    first = (rng.random(k) * (num_frames - step * moments[-1])).astype(int)
+    drawn = Drawn(viewer, entities, first[:, None] + step[:, None] * moments)
+    drawn = drawn.take(np.flatnonzero((viewer[:, None] != entities).all(axis=1) | (viewer == _NONE)))
+    counts["drawn"] += len(drawn.viewer)
     seen = _seen_throughout(scene, form, drawn)
     counts["out of view in the interval"] += int((~seen).sum())
-    drawn = drawn.take(seen)
+    drawn = drawn.take(np.flatnonzero(seen))
     clear = _identifiable(scene, form, drawn, qa)
     counts["not identifiable by its box"] += int((~clear).sum())
-    return drawn.take(clear)
+    return drawn.take(np.flatnonzero(clear))
+
+
+class _Pick:
+    """Random entities of clips, among those allowed."""
+
+    def __init__(self, scene: Scene, allowed: np.ndarray) -> None:
+        self.entities = np.flatnonzero(allowed)
+        clips = np.arange(scene.clip[-1] + 1)
+        self.starts = np.searchsorted(scene.clip[self.entities], clips)
+        self.counts = np.searchsorted(scene.clip[self.entities], clips, side="right") - self.starts
+        """[clips] allowed entities."""
+
+    def __call__(self, clip: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """[K, count] different entities, all orders alike; the clips have that many."""
+        chosen: list[np.ndarray] = []
+        for number in range(count):
+            place = (rng.random(len(clip)) * (self.counts[clip] - number)).astype(int)
+            # The place is among those not yet chosen: step over the chosen ones, from the first on.
+            for taken in np.sort(np.array(chosen), axis=0) if chosen else ():
+                place += place >= taken
+            chosen.append(place)
+        return self.entities[self.starts[clip][:, None] + np.stack(chosen, axis=1)]
 
 
 def _seen_throughout(scene: Scene, form: Form, drawn: Drawn) -> np.ndarray:
     """[K] bool: positions and axes that the signal needs are known at every frame that it spans."""
     first, last = drawn.frames[:, 0], drawn.frames[:, -1]
     stated = drawn.frames[:, form.stated]
-    located = np.pad(np.cumsum(scene.located, axis=1), ((0, 0), (1, 0)))
-    oriented = np.pad(np.cumsum(scene.oriented, axis=1), ((0, 0), (1, 0)))
-
-    def throughout(total: np.ndarray, entity: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-        return (total[entity, stop + 1] - total[entity, start] == stop - start + 1) | (entity == _NONE)
-
+    located, oriented = _known_until(scene.located), _known_until(scene.oriented)
     seen = np.ones(len(first), bool)
-    for target in drawn.targets.T:
-        seen &= throughout(located, target, first, last)
+    for target in drawn.targets.T[: form.num_targets]:
+        seen &= located[target, first] > last
     if form.oriented_target:
-        seen &= throughout(oriented, drawn.targets[:, 0], first, last)
-    start, stop = (stated, stated) if form.viewer == "fixed" else (first, last)
-    seen &= throughout(located, drawn.viewer, start, stop)
-    if form.needs_axes:
-        seen &= throughout(oriented, drawn.viewer, start, stop)
+        seen &= oriented[drawn.targets[:, 0], first] > last
+    if form.viewer != "none":
+        start, stop = (stated, stated) if form.viewer == "fixed" else (first, last)
+        seen &= located[drawn.viewer, start] > stop
+        if form.needs_axes:
+            seen &= oriented[drawn.viewer, start] > stop
     return seen
+
+
+def _known_until(known: np.ndarray) -> np.ndarray:
+    """[E, T] int: the first frame from each on at which [E, T] is false; T where it is true to the end."""
+    frames = np.where(known, known.shape[1], np.arange(known.shape[1]))
+    return np.minimum.accumulate(frames[:, ::-1], axis=1)[:, ::-1]
 
 
 def _identifiable(scene: Scene, form: Form, drawn: Drawn, qa: QA) -> np.ndarray:
     """[K] bool: every mentioned track has a box at the stated moment, large enough and apart from the others."""
     boxes = _mentioned_boxes(scene, drawn, form.stated)
-    named = np.concatenate([drawn.viewer[:, None], drawn.targets], axis=1) > CAMERA
-    size = boxes[..., 2:] - boxes[..., :2]
+    clear = np.ones(len(drawn.viewer), bool)
+    entities = [drawn.viewer, *drawn.targets.T[: form.num_targets]]
+    named = [(entity != _NONE) & (scene.kinds[entity] != CAMERA) for entity in entities]
     with np.errstate(invalid="ignore"):
-        clear = ((size >= qa.min_box).all(axis=-1) | ~named).all(axis=1)
-        for i, j in itertools.combinations(range(1 + form.num_targets), 2):
-            both = named[:, i] & named[:, j]
-            clear &= ~(both & (_overlap(boxes[:, i], boxes[:, j]) > qa.max_box_overlap))
+        for role, is_named in enumerate(named):
+            x1, y1, x2, y2 = boxes[:, role].T
+            clear &= ((x2 - x1 >= qa.min_box) & (y2 - y1 >= qa.min_box)) | ~is_named
+        for i, j in itertools.combinations(range(len(named)), 2):
+            # A box that is not there overlaps with none: comparisons with NaN are false.
+            clear &= ~(_overlap(boxes[:, i].T, boxes[:, j].T) > qa.max_box_overlap)
     return clear
 
 
 def _mentioned_boxes(scene: Scene, drawn: Drawn, stated: int) -> np.ndarray:
     """[K, 1 + MAX_TARGETS, 4] boxes of viewer and targets at the stated moment; NaN for the camera and for none."""
-    entities = np.concatenate([drawn.viewer[:, None], drawn.targets], axis=1)
-    return scene.boxes[np.maximum(entities, CAMERA), drawn.frames[:, stated, None]]
+    entities = np.stack([drawn.viewer, *drawn.targets.T])
+    place = entities * scene.boxes.shape[1] + drawn.frames[:, stated]
+    boxes = np.empty((4, *entities.shape))
+    for corner, out in zip(np.moveaxis(scene.boxes, -1, 0), boxes, strict=True):
+        np.take(corner.ravel(), place, out=out, mode="wrap")
+    boxes[:, entities == _NONE] = np.nan
+    return boxes.transpose(2, 1, 0)
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes [K, 4]."""
-    extent = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    intersection = np.prod(np.maximum(extent, 0), axis=1)
-    areas = np.prod(a[:, 2:] - a[:, :2], axis=1) + np.prod(b[:, 2:] - b[:, :2], axis=1)
+    """[K] intersection over union of boxes [4, K]."""
+    width = np.maximum(np.minimum(a[2], b[2]) - np.maximum(a[0], b[0]), 0)
+    height = np.maximum(np.minimum(a[3], b[3]) - np.maximum(a[1], b[1]), 0)
+    intersection = width * height
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
     return intersection / (areas - intersection)
 
 
@@ -203,31 +282,41 @@ def _evaluate(
     for ensemble in members:
         signal, states, valid = signal_states(scene, form, drawn, qa, ensemble)
         exists = valid[:, 0]
-        agree = (states == states[..., :1]).all(axis=(1, 2, 3)) & valid.all(axis=1)
+        agree = ((states == states[..., :1]).all(axis=2).all(axis=1) & valid).all(axis=1)
         counts["no clear answer" if isinstance(form, Family) else "below a floor"] += int((~exists).sum())
         counts["label not stable"] += int((exists & ~agree).sum())
-        drawn, signal, states = drawn.take(agree), signal[agree], states[agree]
+        drawn, signal, states = drawn.take(np.flatnonzero(agree)), signal[agree], states[agree]
     states = states[..., 0]
     if form.signal == "dir_pred":
         continues = (states[:, 0] == states[:, 1]).all(axis=1)
         counts["not predictable"] += int((~continues).sum())
-        drawn, signal, states = drawn.take(continues), signal[continues], states[continues, 1:]
+        drawn, signal, states = drawn.take(np.flatnonzero(continues)), signal[continues], states[continues, 1:]
     k, moments, axes = signal.shape
     padded = np.full((k, MAX_MOMENTS, 3), np.nan, np.float32)
     padded[:, :moments, :axes] = signal
     frames = np.full((k, MAX_MOMENTS), _NONE, np.int16)
     frames[:, : drawn.frames.shape[1]] = drawn.frames
     boxes = _mentioned_boxes(scene, drawn, form.stated)
+    first = scene.first[drawn.targets[:, 0]]
     return Candidates(
+        clip=scene.clip[first].astype(np.int32),
         form=np.full(k, index, np.int16),
-        viewer=drawn.viewer.astype(np.int16),
-        targets=drawn.targets.astype(np.int16),
+        viewer=np.where(drawn.viewer == _NONE, _NONE, drawn.viewer - first).astype(np.int16),
+        targets=np.where(drawn.targets == _NONE, _NONE, drawn.targets - first[:, None]).astype(np.int16),
         frames=frames,
         answer=states[:, 0, 0].astype(np.int64) if isinstance(form, Family) else run_lengths(states),
         signal=padded,
-        signature=_signatures(scene, index, drawn, boxes, qa),
+        signature=_signatures(scene, index, drawn, states, qa),
         boxes=boxes.astype(np.float32),
+        times=_named_times(scene, form, drawn).astype(np.float32),
     )
+
+
+def _named_times(scene: Scene, form: Form, drawn: Drawn) -> np.ndarray:
+    """[K, 2] seconds: a prediction names its stop alone, and shows all that is before."""
+    place = form.stated if form.signal == "dir_pred" else -1
+    times = scene.timestamps[drawn.targets[:, [0, 0]], drawn.frames[:, [0, place]]]
+    return np.stack([np.zeros(len(times)), times[:, 1]], axis=1) if form.signal == "dir_pred" else times
 
 
 def signal_states(
@@ -239,10 +328,11 @@ def signal_states(
     frames = drawn.frames
     viewer_frames = frames[:, [form.stated]] if form.viewer == "fixed" else frames
     pair = form.num_targets == 2
-    place = members.positions[drawn.targets[:, [0]], frames]
-    other = members.positions[drawn.targets[:, [1]], frames] if pair else _NOTHING
-    viewer = members.positions[drawn.viewer[:, None], viewer_frames] if form.viewer != "none" else _NOTHING
-    axes = members.axes[drawn.viewer[:, None], viewer_frames] if form.needs_axes else _NOTHING
+    first, second = drawn.targets[:, 0], drawn.targets[:, 1]
+    place = members.at(first, frames)
+    other = members.at(second, frames) if pair else _NOTHING
+    viewer = members.at(drawn.viewer, viewer_frames) if form.viewer != "none" else _NOTHING
+    axes = members.axes_at(drawn.viewer, viewer_frames) if form.needs_axes else _NOTHING
 
     with np.errstate(invalid="ignore", divide="ignore"):
         match form.signal:
@@ -251,7 +341,7 @@ def signal_states(
                 exists = _throughout(distance >= qa.min_distance)
                 return distance[..., :1], change_states(distance, qa.ratio_tolerance), exists
             case "ori":
-                seen = express(members.axes[drawn.targets[:, [0]], frames][..., :, 0, :], axes)
+                seen = express(members.direction_at(0, first, frames), axes)
                 floor = 0.0
             case "dir":
                 seen, floor = express(other - place if pair else place - viewer, axes), qa.min_direction
@@ -263,7 +353,9 @@ def signal_states(
                 paths = [place, other][: form.num_targets]
                 if form.viewer != "none":
                     paths = [path - viewer for path in paths]
-                return _speed_states(paths, np.diff(scene.timestamps[frames], axis=1)[..., None], qa)
+                return _speed_states(
+                    paths, np.diff(scene.timestamps[drawn.targets[:, [0]], frames], axis=1)[..., None], qa
+                )
         return seen[..., 0], direction_states(seen, qa.dead_zone), _throughout(length(seen) >= floor)
 
 
@@ -295,24 +387,28 @@ def _family_states(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `signal_states`: one state a question, which is its answer; the signal is the answer too."""
     frames = drawn.frames
-    targets = [members.positions[drawn.targets[:, [i]], frames] for i in range(form.num_targets)]
+    first = drawn.targets[:, 0]
+    targets = [members.at(target, frames) for target in drawn.targets.T[: form.num_targets]]
     has_viewer = form.viewer != "none"
     moments = Moments(
         targets=targets,
-        facing=members.axes[drawn.targets[:, [0]], frames][..., :, 0, :],
-        viewer=members.positions[drawn.viewer[:, None], frames] if has_viewer else np.full_like(targets[0], np.nan),
-        axes=members.axes[drawn.viewer[:, None], frames] if form.needs_axes else _NOTHING,
-        own_up=members.axes[drawn.targets[:, [0]], frames[:, :1]][..., :, 2, :],
-        up=members.up,
-        seconds=scene.timestamps[frames],
+        facing=members.direction_at(0, first, frames) if form.oriented_target else _NOTHING,
+        viewer=members.at(drawn.viewer, frames) if has_viewer else np.full_like(targets[0], np.nan),
+        axes=members.axes_at(drawn.viewer, frames) if form.needs_axes else _NOTHING,
+        own_up=members.direction_at(2, first, frames[:, :1]) if form.oriented_target else _NOTHING,
+        up=members.up[first, None],
+        seconds=scene.timestamps[first[:, None], frames],
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         codes = form.decide(moments, qa)
     return codes[:, None, :1].astype(np.float32), codes[:, None, None].astype(np.int8), codes >= 0
 
 
-def _signatures(scene: Scene, index: int, drawn: Drawn, boxes: np.ndarray, qa: QA) -> np.ndarray:
-    """[K] int64: form, kinds, duration class, who moves, and for directions where the boxes are."""
+def _signatures(scene: Scene, index: int, drawn: Drawn, states: np.ndarray, qa: QA) -> np.ndarray:
+    """[K] int64: form, kinds, duration class, who moves, and what the camera sees at the stated moment.
+
+    What else a text tells (boxes, times) is balanced (qa/propensity.py), which wastes fewer questions.
+    """
     form = FORMS[index]
     frames = drawn.frames
     parts: list[tuple[np.ndarray, int]] = []
@@ -320,43 +416,24 @@ def _signatures(scene: Scene, index: int, drawn: Drawn, boxes: np.ndarray, qa: Q
         # How long a clip runs before it stops says nothing about what follows.
         frames = frames[:, :2]
     else:
-        duration = scene.timestamps[frames[:, -1]] - scene.timestamps[frames[:, 0]]
-        duration_class = np.floor(np.log(np.maximum(duration, 0.1)) / np.log(DURATION_FACTOR)).astype(int)
+        first, last = scene.timestamps[drawn.targets[:, [0]], frames[:, [0, -1]]].T
+        duration_class = np.floor(np.log(np.maximum(last - first, 0.1)) / np.log(DURATION_FACTOR)).astype(int)
         parts.append((duration_class + 5, 32))
-    parts.append((np.where(drawn.viewer == _NONE, 0, 1 + (drawn.viewer > CAMERA)), 3))
+    parts.append((np.where(drawn.viewer == _NONE, 0, 1 + (scene.kinds[drawn.viewer] != CAMERA)), 3))
     for target in drawn.targets.T[: form.num_targets]:
         parts.append((scene.kinds[target], 3))
         path = scene.positions[target[:, None], frames, :, 0]
         moved = np.sqrt(((path - path[:, :1]) ** 2).sum(axis=2)).max(axis=1) > qa.min_displacement
         parts.append((moved.astype(int), 2))
-    if form.num_targets == 3:
-        parts.append((_height_order(boxes[:, 1:]), 6))
-    elif form.needs_axes:
-        parts += _box_classes(boxes[:, 1 : 1 + form.num_targets])
+    if form.signal == "dir":
+        # Where the camera sees a target at first is read off the box.
+        first_state = 1 + (states[:, 0] + 1) @ np.array([9, 3, 1])
+        parts.append((np.where(scene.kinds[drawn.viewer] == CAMERA, first_state, 0), 28))
     code = np.zeros(len(frames), np.int64)
     for values, size in parts:
         code = code * size + np.clip(values, 0, size - 1)
     # Last, so that no two forms share a code, however many parts each has.
     return code * len(FORMS) + index
-
-
-def _box_classes(boxes: np.ndarray) -> list[tuple[np.ndarray, int]]:
-    """Column, height class and left-right order of targets' boxes [K, 1 or 2, 4]; the camera's are 0."""
-    known = np.isfinite(boxes[..., 0])
-    centre = np.nan_to_num((boxes[..., 0] + boxes[..., 2]) / 2)
-    height = np.where(known, boxes[..., 3] - boxes[..., 1], 1.0)
-    column = np.where(known, 1 + np.floor(3 * np.clip(centre, 0, 0.999)).astype(int), 0)
-    size = np.where(known, 1 + np.clip(np.floor(-np.log2(height)), 0, 3).astype(int), 0)
-    parts = [(column[:, i], 4) for i in range(boxes.shape[1])] + [(size[:, i], 5) for i in range(boxes.shape[1])]
-    if boxes.shape[1] == 2:
-        parts.append((np.where(known.all(axis=1), 1 + (centre[:, 0] > centre[:, 1]), 0), 3))
-    return parts
-
-
-def _height_order(boxes: np.ndarray) -> np.ndarray:
-    """Order of three boxes [K, 3, 4] by height: what they tell of who is near."""
-    order = np.argsort(boxes[..., 3] - boxes[..., 1], axis=1)
-    return 2 * order[:, 0] + (order[:, 1] > order[:, 2])
 
 
 def describe_answer(form: Form, code: int) -> tuple[str, str]:
@@ -368,16 +445,16 @@ def describe_answer(form: Form, code: int) -> tuple[str, str]:
 
 
 def _diverse(found: Candidates, keep: int, rng: np.random.Generator, counts: Counter[str]) -> np.ndarray:
-    """Indices of at most `keep` candidates a type: one a viewer, targets and answer, the answers taken in turn."""
+    """Indices of at most `keep` candidates a clip and type: one a viewer, targets and answer, answers taken in turn."""
     order = rng.permutation(len(found))
-    same = _pack([found.form, found.viewer, *found.targets.T, found.answer])[order]
+    same = _pack([found.clip, found.form, found.viewer, *found.targets.T, found.answer])[order]
     _, first = np.unique(same, return_index=True)
     counts["repeats another question"] += len(found) - len(first)
     order = order[np.sort(first)]
-    types = FORM_TYPES[found.form[order]]
-    turn = _rank_within(_pack([found.form[order], found.answer[order]]))
-    order = order[np.lexsort((turn, types))]
-    place = _rank_within(FORM_TYPES[found.form[order]])
+    types = _pack([found.clip, FORM_TYPES[found.form]])
+    turn = _rank_within(_pack([found.clip[order], found.form[order], found.answer[order]]))
+    order = order[np.lexsort((turn, types[order]))]
+    place = _rank_within(types[order])
     counts["enough of its clip and type"] += int((place >= keep).sum())
     return order[place < keep]
 
@@ -402,6 +479,7 @@ def _pack(columns: list[np.ndarray]) -> np.ndarray:
 
 def _empty() -> Candidates:
     return Candidates(
+        clip=np.zeros(0, np.int32),
         form=np.zeros(0, np.int16),
         viewer=np.zeros(0, np.int16),
         targets=np.zeros((0, MAX_TARGETS), np.int16),
@@ -410,4 +488,5 @@ def _empty() -> Candidates:
         signal=np.zeros((0, MAX_MOMENTS, 3), np.float32),
         signature=np.zeros(0, np.int64),
         boxes=np.zeros((0, 1 + MAX_TARGETS, 4), np.float32),
+        times=np.zeros((0, 2), np.float32),
     )

@@ -38,7 +38,7 @@ class Moments:
     own_up: np.ndarray
     """[K, 1, 3, S] up for the first target at the first moment; NaN for an object."""
     up: np.ndarray
-    """[3, S] up for the clip's agents on the whole; NaN without any."""
+    """[K, 1, 3, S] up for the clip's agents on the whole; NaN without any."""
     seconds: np.ndarray
     """[K, M]."""
 

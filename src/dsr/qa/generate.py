@@ -1,16 +1,15 @@
 """The `qa` stage: cues -> data/qa/pool.parquet, and metrics/qa.json with every candidate accounted for.
 
-Candidates are found clip by clip in parallel processes and matched block by block, so that memory holds one
-block's candidates and the rows that were kept.
+Blocks of source videos are independent of each other: one process finds a block's candidates and matches them, so
+that memory holds a few blocks' candidates and the rows that were kept. What texts tell of answers, which the matching
+balances out (qa/propensity.py), is learned before, on a sample of clips of all blocks.
 """
 
+import itertools
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +17,62 @@ import numpy as np
 import pandas as pd
 
 from dsr.console import StageError, num_workers, summary, track
-from dsr.cues.schema import CuesError, read_cues
+from dsr.cues.schema import ClipCues, CuesError, read_cues
 from dsr.cues.store import FOLDER, cue_path
 from dsr.files import write_json, write_parquet
 from dsr.params import QA, Params
 from dsr.qa.blocks import assign_blocks
 from dsr.qa.candidates import FORM_TYPES, FORMS, Candidates, describe_answer, find_candidates
 from dsr.qa.options import QUARTET, match_quartets
-from dsr.qa.scene import KINDS, build_scene
+from dsr.qa.propensity import Propensity, fit
+from dsr.qa.scene import KINDS, build_scenes
 from dsr.qa.templates import NUM_WORDINGS, TYPES, mention, question_text
+from dsr.workers import Failure, map_isolated
 
 LETTERS = "ABCD"
-_CLIPS_A_TASK = 16
+_CLIPS_AT_ONCE = 32
 _NOT_NEEDED = ("point_map", "confidence", "mask_rle", "mask_offsets")
+NO_CUES = "no cues: see data/cues/manifest.json"
 
 
 @dataclass(frozen=True, eq=False)
-class ClipQuestions:
-    """What a clip offers to the matching, and what its questions' words need."""
+class ClipWords:
+    """What the words of a clip's questions need."""
 
     clip_id: str
-    candidates: Candidates | None
-    """None where there is nothing to ask."""
-    counts: Counter[str]
     labels: list[str]
-    """[E] as in Scene."""
+    """[E] "camera", then the tracks' labels."""
     kinds: np.ndarray
-    """[E] as in Scene."""
+    """[E] int, as in Scene."""
     timestamps: np.ndarray
     """[T] seconds."""
     size: tuple[int, int]
     """Width and height of the original video in pixels."""
-    problem: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Offered:
+    """What clips offer to the matching."""
+
+    candidates: Candidates
+    """Their `clip` counts in `words`."""
+    words: list[ClipWords]
+    counts: Counter[str]
+    problems: dict[str, str]
+    """Clip id -> why there is nothing to ask."""
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Offered"]) -> "Offered":
+        starts = np.cumsum([0, *(len(part.words) for part in parts)])
+        shifted = [
+            replace(p.candidates, clip=p.candidates.clip + start) for p, start in zip(parts, starts, strict=False)
+        ]
+        return cls(
+            Candidates.concatenate(shifted),
+            [words for part in parts for words in part.words],
+            sum((part.counts for part in parts), Counter[str]()),
+            {clip_id: why for part in parts for clip_id, why in part.problems.items()},
+        )
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
@@ -62,21 +85,15 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     blocks = assign_blocks(list(clips.source_video), params.qa.num_blocks, params.qa.seed)
     clips["block"] = clips.source_video.map(blocks)
     clips = clips.sort_values(["block", "clip_id"], ignore_index=True)
+    processes = num_workers(workers)
+    propensities = learn_propensities(root, clips.clip_id.tolist(), params.qa, processes)
     allowed = _quartets_a_block(clips.block.value_counts().sort_index(), params.qa.max_questions)
-    counts, problems = Counter[str](), {}
-    tables = []
-    with _clip_mapper(num_workers(workers)) as mapper:
-        found = _questions_of_clips(root, clips.clip_id.tolist(), params.qa, mapper)
-        progress = track(found, "questions", total=len(clips))
-        for block, members in clips.groupby("block", sort=True):
-            offered = [next(progress) for _ in range(len(members))]
-            for clip in offered:
-                counts.update(clip.counts)
-                if clip.problem:
-                    problems[clip.clip_id] = clip.problem
-            tables.append(_block_rows(int(block), offered, members, params.qa, allowed[int(block)], counts))
-        next(progress, None)
-    pool = pd.concat(tables, ignore_index=True)
+    tasks = [_Block(int(b), members, allowed[int(b)]) for b, members in clips.groupby("block", sort=True)]
+    results = _results(_BlockQuestions(root, params.qa, propensities), tasks, processes)
+    made = [result for _, result in sorted(track(results, "questions: blocks", len(tasks)), key=lambda item: item[0])]
+    counts = sum((counts for _, counts, _ in made), Counter[str]())
+    problems = {clip_id: why for _, _, problems in made for clip_id, why in problems.items()}
+    pool = pd.concat([table for table, _, _ in made], ignore_index=True)
     if pool.empty:
         raise StageError(
             f"no quartet of questions among {counts['candidates']} candidates of {len(clips)} clips: "
@@ -111,81 +128,145 @@ def _quartets_a_block(clips_in: pd.Series, max_questions: int | None) -> dict[in
     return quartets.to_dict()
 
 
-@contextmanager
-def _clip_mapper(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """`map` over processes, or in this one where one is enough."""
-    if workers == 1:
-        yield map
+def _results(function: Any, tasks: Sequence[Any], processes: int) -> Iterable[tuple[int, Any]]:
+    """(index, result) of every task, in this process where one is enough."""
+    if processes == 1:
+        yield from ((i, function(task)) for i, task in enumerate(tasks))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield pool.map
+    for index, result in map_isolated(function, tasks, processes):
+        if isinstance(result, Failure):
+            raise StageError(f"questions could not be made: {result.reason}")
+        yield index, result
 
 
-def _questions_of_clips(
-    root: Path, clip_ids: list[str], qa: QA, mapper: Callable[..., Iterator[Any]]
-) -> Iterator[ClipQuestions]:
-    tasks = [clip_ids[i : i + _CLIPS_A_TASK] for i in range(0, len(clip_ids), _CLIPS_A_TASK)]
-    for results in mapper(_clip_task, [root] * len(tasks), tasks, [qa] * len(tasks)):
-        yield from results
+def offer(root: Path, clip_ids: Sequence[str], qa: QA) -> Offered:
+    """Candidates of clips; an unreadable file or an empty scene is a problem, not an error.
+
+    What a clip offers depends on the clips beside it only through the noise and the draws that they share.
+    """
+    parts = []
+    for start in range(0, len(clip_ids), _CLIPS_AT_ONCE):
+        cues, problems = _read_cues(root, clip_ids[start : start + _CLIPS_AT_ONCE])
+        parts.append(Offered(Candidates.concatenate([]), [], Counter(), problems))
+        for _, same_length in itertools.groupby(cues, key=lambda item: item[1].num_frames):
+            parts.append(offer_cues(list(same_length), qa))
+    return Offered.concatenate(parts)
 
 
-def _clip_task(root: Path, clip_ids: list[str], qa: QA) -> list[ClipQuestions]:
-    return [clip_questions(cue_path(root / FOLDER, clip_id), qa) for clip_id in clip_ids]
+def _read_cues(root: Path, clip_ids: Sequence[str]) -> tuple[list[tuple[str, ClipCues]], dict[str, str]]:
+    cues, problems = [], {}
+    for clip_id in clip_ids:
+        path = cue_path(root / FOLDER, clip_id)
+        try:
+            cues.append((clip_id, read_cues(path, skip=_NOT_NEEDED)))
+        except CuesError as error:
+            problems[clip_id] = str(error).replace(str(path), path.name) if path.exists() else NO_CUES
+    return cues, problems
 
 
-def clip_questions(path: Path, qa: QA) -> ClipQuestions:
-    """Candidates of one cue file; an unreadable file or an empty scene is a problem, not an error."""
-    clip_id = path.stem
-    rng = np.random.default_rng([qa.seed, zlib.crc32(clip_id.encode())])
-    try:
-        cues = read_cues(path, skip=_NOT_NEEDED)
-    except CuesError as error:
-        problem = str(error).replace(str(path), path.name) if path.exists() else "no cues: see data/cues/manifest.json"
-        return ClipQuestions(clip_id, None, Counter(), [], np.zeros(0), np.zeros(0), (0, 0), problem)
-    size = (int(cues.meta["width"]), int(cues.meta["height"]))
-    scene = build_scene(cues, qa.ensemble, rng)
+def offer_cues(cues: Sequence[tuple[str, ClipCues]], qa: QA) -> Offered:
+    """What clips, by id, with the same number of frames offer."""
+    words = [
+        ClipWords(
+            clip_id,
+            ["camera", *clip.labels.tolist()],
+            np.concatenate([[KINDS.index("camera")], np.where(clip.is_agent, *map(KINDS.index, ("agent", "object")))]),
+            clip.timestamps,
+            (int(clip.meta["width"]), int(clip.meta["height"])),
+        )
+        for clip_id, clip in cues
+    ]
+    rng = np.random.default_rng([qa.seed, zlib.crc32(" ".join(clip_id for clip_id, _ in cues).encode())])
+    scene = build_scenes([clip for _, clip in cues], qa.ensemble, rng)
     if scene is None:
-        problem = "no track is seen in front of the camera"
-        return ClipQuestions(clip_id, None, Counter(), [], np.zeros(0), cues.timestamps, size, problem)
+        problems = {clip_id: "no track is seen in front of the camera" for clip_id, _ in cues}
+        return Offered(Candidates.concatenate([]), words, Counter(), problems)
     candidates, counts = find_candidates(scene, qa, rng)
-    problem = "" if len(candidates) else "no candidate question holds"
-    return ClipQuestions(clip_id, candidates, counts, scene.labels, scene.kinds, scene.timestamps, size, problem)
+    asked, known = set(candidates.clip.tolist()), set(scene.clip.tolist())
+    problems = {
+        clip_id: "no candidate question holds" if i in known else "no track is seen in front of the camera"
+        for i, (clip_id, _) in enumerate(cues)
+        if i not in asked
+    }
+    return Offered(candidates, words, counts, problems)
 
 
-def _block_rows(
-    block: int,
-    offered: list[ClipQuestions],
-    members: pd.DataFrame,
-    qa: QA,
-    allowed: int | None,
-    counts: Counter[str],
-) -> pd.DataFrame:
-    """Match a block's candidates and write its rows."""
-    rng = np.random.default_rng([qa.seed, block, 1])
-    filled = [(i, clip.candidates) for i, clip in enumerate(offered) if clip.candidates is not None]
-    if not filled:
-        return pd.DataFrame()
-    candidates = Candidates.concatenate([c for _, c in filled])
-    clip = np.concatenate([np.full(len(c), i) for i, c in filled])
-    matching = match_quartets(candidates, clip, qa, rng)
-    counts["no partners for a quartet"] += matching.no_partners
-    counts["clip has enough questions"] += matching.capped
-    quartets = matching.quartets
-    if allowed is not None:
-        kept = _spread_over_types(FORM_TYPES[candidates.form[quartets[:, 0]]], allowed)
-        counts["over qa.max_questions"] += QUARTET * (len(quartets) - len(kept))
-        quartets = quartets[kept]
+# --- What texts tell of answers ---
+
+
+@dataclass(frozen=True)
+class _Offering:
+    """Candidates of some clips; picklable, so that a worker process has it once."""
+
+    root: Path
+    qa: QA
+
+    def __call__(self, clip_ids: list[str]) -> Candidates:
+        return offer(self.root, clip_ids, self.qa).candidates
+
+
+def learn_propensities(root: Path, clip_ids: list[str], qa: QA, processes: int) -> dict[int, Propensity]:
+    """By form, what texts tell of answers, learned on quartets of a sample of the clips matched without it."""
+    rng = np.random.default_rng([qa.seed, 2])
+    sample = [clip_ids[i] for i in sorted(rng.permutation(len(clip_ids))[: qa.balance_clips])]
+    tasks = [sample[i : i + _CLIPS_AT_ONCE] for i in range(0, len(sample), _CLIPS_AT_ONCE)]
+    results = track(_results(_Offering(root, qa), tasks, processes), "questions: what texts tell", len(tasks))
+    parts = [part for _, part in sorted(results, key=lambda item: item[0])]
+    for start, part in zip(range(0, len(sample), _CLIPS_AT_ONCE), parts, strict=True):
+        part.clip += start
+    candidates = Candidates.concatenate(parts)
+    generous = replace(qa, max_per_clip=qa.keep_per_clip_type * len(TYPES), max_per_clip_type=qa.keep_per_clip_type)
+    quartets = match_quartets(candidates, generous, rng).quartets
+    forms = candidates.form[quartets[:, 0]]
+    return {int(form): fit(candidates, quartets[forms == form]) for form in np.unique(forms)}
+
+
+# --- A block's questions ---
+
+
+@dataclass(frozen=True)
+class _Block:
+    number: int
+    clips: pd.DataFrame
+    """clip_id, source_video, category."""
+    allowed: int | None
+    """Most quartets."""
+
+
+@dataclass(frozen=True)
+class _BlockQuestions:
+    """Rows of a block; picklable, so that a worker process has it once."""
+
+    root: Path
+    qa: QA
+    propensities: Mapping[int, Propensity]
+
+    def __call__(self, block: _Block) -> tuple[pd.DataFrame, Counter[str], dict[str, str]]:
+        offered = offer(self.root, block.clips.clip_id.tolist(), self.qa)
+        rng = np.random.default_rng([self.qa.seed, block.number, 1])
+        candidates, counts = offered.candidates, offered.counts
+        matching = match_quartets(candidates, self.qa, rng, self.propensities)
+        counts["no partners for a quartet"] += matching.no_partners
+        counts["clip has enough questions"] += matching.capped
+        quartets = matching.quartets
+        if block.allowed is not None:
+            kept = _spread_over_types(FORM_TYPES[candidates.form[quartets[:, 0]]], block.allowed)
+            counts["over qa.max_questions"] += QUARTET * (len(quartets) - len(kept))
+            quartets = quartets[kept]
+        return _rows(offered, quartets, block, rng), counts, offered.problems
+
+
+def _rows(offered: Offered, quartets: np.ndarray, block: _Block, rng: np.random.Generator) -> pd.DataFrame:
     rows = []
     for number, quartet in enumerate(quartets):
+        clips = [offered.words[offered.candidates.clip[k]] for k in quartet]
         wording = int(rng.integers(NUM_WORDINGS))
-        rows += _quartet_rows(
-            candidates, quartet, [offered[clip[k]] for k in quartet], wording, f"{block:02d}-{number:06d}"
-        )
+        rows += _quartet_rows(offered.candidates, quartet, clips, wording, f"{block.number:02d}-{number:06d}")
     table = pd.DataFrame(rows)
     if table.empty:
         return table
-    table["block"] = block
-    about = members.set_index("clip_id")
+    table["block"] = block.number
+    about = block.clips.set_index("clip_id")
     table["source_video"] = table.videoID.map(about.source_video)
     table["category"] = table.videoID.map(about.category)
     table["qa_id"] = table.videoID + "-" + table.type + "-" + table.groupby(["videoID", "type"]).cumcount().astype(str)
@@ -226,7 +307,7 @@ COLUMNS = [
 
 
 def _quartet_rows(
-    candidates: Candidates, quartet: np.ndarray, clips: list[ClipQuestions], wording: int, quartet_id: str
+    candidates: Candidates, quartet: np.ndarray, clips: list[ClipWords], wording: int, quartet_id: str
 ) -> list[dict[str, Any]]:
     form = FORMS[candidates.form[quartet[0]]]
     texts, option_states = zip(*(describe_answer(form, int(candidates.answer[k])) for k in quartet), strict=True)

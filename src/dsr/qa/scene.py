@@ -9,13 +9,14 @@ Design choices:
 - lengths are in the scene's median depths, so that every floor is a plain number and single precision is enough.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from dsr.cues.schema import ClipCues
-from dsr.geometry.frames import camera_viewpoint_axes, orthonormal_axes, rotations_from_vectors
+from dsr.geometry.frames import apply, camera_viewpoint_axes, compose, orthonormal_axes, rotations_from_vectors
 from dsr.geometry.signals import fill_single_gaps, jitter, smooth
 from dsr.params import Ensemble
 
@@ -25,14 +26,21 @@ KINDS = ("camera", "agent", "object")
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Entities of one clip; see the module for the letters."""
+    """Entities of one clip or of several, clip by clip; see the module for the letters.
+
+    Questions of many clips are found at once, because a NumPy call on one clip's few entities is mostly overhead.
+    """
 
     labels: list[str]
-    """[E] "camera", then the tracks' labels."""
+    """[E] "camera", then the tracks' labels, for each clip."""
     kinds: np.ndarray
     """[E] int, CAMERA, AGENT or OBJECT."""
+    clip: np.ndarray
+    """[E] int, ascending: place of the entity's clip among those that the scene was built of."""
+    first: np.ndarray
+    """[E] int, the entity that is the camera of its clip."""
     timestamps: np.ndarray
-    """[T] seconds."""
+    """[E, T] seconds."""
     positions: np.ndarray
     """[E, T, 3, S] float32, smoothed, in median depths from where the camera was first; NaN where unknown."""
     axes: np.ndarray
@@ -47,74 +55,140 @@ class Scene:
 
 def build_scene(cues: ClipCues, ensemble: Ensemble, rng: np.random.Generator) -> Scene | None:
     """The scene of a clip, or None where no track is ever seen in front of the camera."""
-    depth = cues.centers[..., 2].astype(np.float64)
-    if not (depth > 0).any():
+    return build_scenes([cues], ensemble, rng)
+
+
+def build_scenes(clips: Sequence[ClipCues], ensemble: Ensemble, rng: np.random.Generator) -> Scene | None:
+    """The scene of clips with the same number of frames.
+
+    Clips where no track is ever seen in front of the camera have no entities; None where that is so for all.
+    """
+    scales = [_median_depth(cues) for cues in clips]
+    kept = [i for i, scale in enumerate(scales) if scale > 0]
+    if not kept:
         return None
-    scale = np.median(depth[depth > 0])
     members = ensemble.members + 1
-    camera_axes, camera_positions = _camera_members(cues, ensemble, scale, members, rng)
-    centers = _center_members(cues, ensemble, members, rng)
-    axes = _orientation_members(cues, ensemble, members, rng)
+    tracks = _Tracks.of([clips[i] for i in kept], np.array([scales[i] for i in kept]))
+    camera_axes, camera_positions = _camera_members(tracks, ensemble, members, rng)
+    centers = _center_members(tracks, ensemble, members, rng)
+    axes = _orientation_members(tracks, ensemble, members, rng)
 
-    # World from camera for every member: [T, 3, 3, S] applied to [N, T, 3, S] and to the columns of [N, T, 3, 3, S].
-    world = (camera_axes[None] * centers[:, :, None]).sum(axis=3) + camera_positions[None]
-    world_axes = (camera_axes[None, :, :, :, None] * axes[:, :, None]).sum(axis=3)
-    viewpoint = camera_viewpoint_axes(np.moveaxis(camera_axes, -1, 0))
-    positions = (np.concatenate([camera_positions[None], world]) - cues.camera_poses[0, :3, 3, None]) / scale
-    all_axes = np.concatenate([np.moveaxis(viewpoint, 0, -1)[None], world_axes])
+    # World from camera for every member: [n, T, 3, 3, S] applied to [n, T, 3, S] and to the columns of [n, T, 3, 3, S].
+    own_camera = camera_axes[tracks.clip]
+    world = apply(own_camera, centers) + camera_positions[tracks.clip]
+    world_axes = compose(own_camera, axes)
+    viewpoint = np.moveaxis(camera_viewpoint_axes(np.moveaxis(camera_axes, -1, 2)), 2, -1)
 
+    # The camera of each clip goes before its tracks.
+    clip = np.concatenate([np.arange(len(kept)), tracks.clip])
+    order = np.argsort(clip, kind="stable")
+    positions = np.concatenate([camera_positions, world])[order]
     positions = smooth(fill_single_gaps(positions, axis=1), (0.25, 0.5, 0.25), axis=1)
+    all_axes = np.concatenate([viewpoint, world_axes])[order]
     all_axes = orthonormal_axes(smooth(fill_single_gaps(all_axes, axis=1), (1 / 3, 1 / 3, 1 / 3), axis=1))
-    size = np.array([cues.meta["width"], cues.meta["height"]] * 2, dtype=np.float64)
-    boxes = np.concatenate([np.full((1, cues.num_frames, 4), np.nan), cues.boxes / size])
+    boxes = np.concatenate([np.full((len(kept), *tracks.boxes.shape[1:]), np.nan), tracks.boxes])[order]
+    kinds = np.concatenate([np.full(len(kept), CAMERA), np.where(tracks.is_agent, AGENT, OBJECT)])[order]
     return Scene(
-        labels=["camera", *cues.labels.tolist()],
-        kinds=np.concatenate([[CAMERA], np.where(cues.is_agent, AGENT, OBJECT)]),
-        timestamps=cues.timestamps,
-        positions=positions.astype(np.float32),
-        axes=all_axes.astype(np.float32),
+        labels=[label for i in kept for label in ("camera", *clips[i].labels.tolist())],
+        kinds=kinds,
+        clip=np.array(kept)[clip[order]],
+        first=np.flatnonzero(kinds == CAMERA)[clip[order]],
+        timestamps=tracks.timestamps[clip[order]],
+        positions=positions.astype(np.float32, copy=False),
+        axes=all_axes.astype(np.float32, copy=False),
         boxes=boxes,
         located=np.isfinite(positions[..., 0, 0]),
         oriented=np.isfinite(all_axes[..., 0, 0, 0]),
     )
 
 
+def _median_depth(cues: ClipCues) -> float:
+    """The clip's unit of length; 0 where nothing is seen in front of the camera."""
+    depth = cues.centers[..., 2]
+    ahead = depth[depth > 0]
+    return float(np.median(ahead.astype(np.float64))) if len(ahead) else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Tracks:
+    """Cues of C clips, their n tracks one after another; lengths in each clip's median depth."""
+
+    clip: np.ndarray
+    """[n] int."""
+    timestamps: np.ndarray
+    """[C, T]."""
+    camera_rotations: np.ndarray
+    """[C, T, 3, 3] world from camera."""
+    camera_positions: np.ndarray
+    """[C, T, 3] from the first one."""
+    centers: np.ndarray
+    """[n, T, 3] camera frame."""
+    uncertainty: np.ndarray
+    """[n, T] relative to depth."""
+    orientations: np.ndarray
+    """[n, T, 3, 3] camera from agent."""
+    is_agent: np.ndarray
+    """[n] bool."""
+    boxes: np.ndarray
+    """[n, T, 4] as shares of the image."""
+
+    @classmethod
+    def of(cls, clips: Sequence[ClipCues], scales: np.ndarray) -> "_Tracks":
+        counts = [cues.num_tracks for cues in clips]
+        poses = np.stack([cues.camera_poses for cues in clips])
+        sizes = np.array([[cues.meta["width"], cues.meta["height"]] * 2 for cues in clips], np.float64)
+
+        def of_tracks(name: str) -> np.ndarray:
+            return np.concatenate([getattr(cues, name) for cues in clips])
+
+        clip = np.repeat(np.arange(len(clips)), counts)
+        return cls(
+            clip=clip,
+            timestamps=np.stack([cues.timestamps for cues in clips]),
+            camera_rotations=poses[..., :3, :3],
+            camera_positions=(poses[..., :3, 3] - poses[:, :1, :3, 3]) / scales[:, None, None],
+            centers=of_tracks("centers") / scales[clip, None, None],
+            uncertainty=of_tracks("center_uncertainty").astype(np.float64),
+            orientations=of_tracks("orientations"),
+            is_agent=of_tracks("is_agent"),
+            boxes=of_tracks("boxes") / sizes[clip, None],
+        )
+
+
 def _camera_members(
-    cues: ClipCues, ensemble: Ensemble, scale: float, members: int, rng: np.random.Generator
+    tracks: _Tracks, ensemble: Ensemble, members: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """World-from-camera rotations [T, 3, 3, S] and positions [T, 3, S]."""
-    t = cues.num_frames
-    rotation = cues.camera_poses[:, :3, :3]
-    vectors = ensemble.margin * ensemble.camera * _noise((t, 3), members, rng)
-    turned = rotation[..., None, :, :] @ rotations_from_vectors(np.moveaxis(vectors, -1, 1))
-    shift = ensemble.margin * ensemble.camera * scale * _noise((t, 3), members, rng)
-    return np.moveaxis(turned, 1, -1), cues.camera_poses[:, :3, 3, None] + shift
+    """World-from-camera rotations [C, T, 3, 3, S] and positions [C, T, 3, S]."""
+    deviation = ensemble.margin * ensemble.camera
+    shape = tracks.camera_positions.shape
+    turns = rotations_from_vectors(deviation * _noise(shape, members, rng), axis=-2)
+    rotations = compose(tracks.camera_rotations[..., None], turns)
+    return rotations, tracks.camera_positions[..., None] + deviation * _noise(shape, members, rng)
 
 
-def _center_members(cues: ClipCues, ensemble: Ensemble, members: int, rng: np.random.Generator) -> np.ndarray:
-    """Perturbed centres in the camera frame, [N, T, 3, S]: mostly along the viewing ray, a little across it."""
-    n, t = cues.visible.shape
-    centers = cues.centers.astype(np.float64)
+def _center_members(tracks: _Tracks, ensemble: Ensemble, members: int, rng: np.random.Generator) -> np.ndarray:
+    """Perturbed centres in the camera frame, [n, T, 3, S]: mostly along the viewing ray, a little across it."""
+    n, t = tracks.uncertainty.shape
+    depth = tracks.centers[..., 2]
     with np.errstate(invalid="ignore", divide="ignore"):
-        seen = jitter(np.log(centers[..., 2]))
-    stated = cues.center_uncertainty.astype(np.float64)
-    sigma = ensemble.margin * np.fmax(stated, np.minimum(seen, ensemble.max_jitter)[:, None])
-    independent = _noise((n, t, 1), members, rng)
-    slow = _slow_noise((n, t, 1), members, rng)
-    along = 1 + sigma[..., None, None] * np.sqrt(0.5) * (independent + slow)
-    across = ensemble.across * (sigma * centers[..., 2])[..., None, None] * _noise((n, t, 3), members, rng)
-    return centers[..., None] * along + across
+        seen = jitter(np.log(depth))
+    sigma = ensemble.margin * np.fmax(tracks.uncertainty, np.minimum(seen, ensemble.max_jitter)[:, None])
+    mixed = _noise((n, t, 1), members, rng) + _slow_noise((n, t, 1), members, rng)
+    along = 1 + (np.sqrt(0.5) * sigma)[..., None, None] * mixed
+    across = (ensemble.across * sigma * depth)[..., None, None] * _noise((n, t, 3), members, rng)
+    return tracks.centers[..., None] * along + across
 
 
-def _orientation_members(cues: ClipCues, ensemble: Ensemble, members: int, rng: np.random.Generator) -> np.ndarray:
-    """Perturbed camera-from-agent rotations, [N, T, 3, 3, S]."""
-    n, t = cues.visible.shape
-    result = np.full((n, t, 3, 3, members), np.nan)
-    agents = np.flatnonzero(cues.is_agent)
+def _orientation_members(tracks: _Tracks, ensemble: Ensemble, members: int, rng: np.random.Generator) -> np.ndarray:
+    """Perturbed camera-from-agent rotations, [n, T, 3, 3, S]."""
+    n, t = tracks.uncertainty.shape
+    agents = np.flatnonzero(tracks.is_agent)
     angle = ensemble.margin * np.deg2rad(ensemble.angle)
-    mixed = _noise((len(agents), t, 3), members, rng) + _slow_noise((len(agents), t, 3), members, rng)
-    turns = rotations_from_vectors(np.moveaxis(angle * np.sqrt(0.5) * mixed, -1, 2))
-    result[agents] = np.moveaxis(cues.orientations[agents].astype(np.float64)[:, :, None] @ turns, 2, -1)
+    shape = (len(agents), t, 3)
+    mixed = _noise(shape, members, rng) + _slow_noise(shape, members, rng)
+    turns = rotations_from_vectors(angle * np.sqrt(0.5) * mixed, axis=-2)
+    result = np.full((n, t, 3, 3, members), np.nan)
+    result[agents] = compose(tracks.orientations[agents, ..., None].astype(np.float64), turns)
     return result
 
 

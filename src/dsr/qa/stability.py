@@ -175,7 +175,7 @@ def _as_drawn(rows: Sequence[dict[str, Any]], form: Form, scene: Scene) -> Drawn
     entities[:, 0] = [row["viewpoint"] + 1 for row in rows]
     entities[:, 1 : 1 + form.num_targets] = [[t + 1 for t in row["targets"]] for row in rows]
     frames = np.array([list(row["frames"])[: form.num_moments] for row in rows], int)
-    if entities.max() >= len(scene.labels) or frames.max() >= len(scene.timestamps):
+    if entities.max() >= len(scene.labels) or frames.max() >= scene.timestamps.shape[1]:
         raise ValueError("the pool names a track or frame that the cues do not have: run the qa stage again")
     return Drawn(entities[:, 0], entities[:, 1:], frames)
 

@@ -1,0 +1,168 @@
+"""What a question's text tells of its answer, learned so that the matching can balance it out.
+
+A quartet makes each option right once, so options alone tell nothing; the text can still tell which of them is right:
+a small box is far away and cannot come much nearer, an agent seen in profile walks across the image. No signature
+holds all of that. So a conditional logit is fitted to quartets that were matched by signature alone: how much does a
+feature of the text (a box's place and size, how two boxes lie, when and how long) speak for a feature of an answer (its
+first state, its last, which it has, ...)? What the text of a question speaks for its right option, against the mean of
+the four, is its advantage, in nats. The matching keeps the sum of advantages near zero in every block, for each
+subject of a text by itself, so that what the logit sees is worth nothing in the pool, neither in the training set nor
+in the benchmark.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+from scipy.optimize import minimize
+
+from dsr.qa.answers import decode_run_lengths
+from dsr.qa.candidates import FORMS, MAX_TARGETS, Candidates
+from dsr.qa.free_form import Family
+from dsr.qa.templates import num_axes
+
+_BINS = 6
+"""Bins of a number, of equal counts; one more is for what is not known."""
+_FEATURES = 64
+"""Features of answers, the most frequent ones."""
+_PENALTY = 2.0
+_STEPS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Propensity:
+    """The logit of one form."""
+
+    form: int
+    """Index into FORMS."""
+    columns: np.ndarray
+    """[F] int, which of `text_numbers` the form's texts give."""
+    edges: np.ndarray
+    """[F, _BINS - 1] where a number's bins part."""
+    features: dict[str, int]
+    """Features of answers -> column of `weights`."""
+    weights: np.ndarray
+    """[F * (_BINS + 1), O] float32: what a number in a bin says for an answer's feature."""
+
+    def words(self, candidates: Candidates) -> np.ndarray:
+        """[K, F] int: the rows of `weights` that the texts of candidates have."""
+        return _words(text_numbers(candidates)[:, self.columns], self.edges)
+
+    def evidence(self, words: np.ndarray, answers: Sequence[int]) -> np.ndarray:
+        """[K, subjects, C] by how much each subject of texts speaks for answers, in nats up to a constant.
+
+        Args:
+            words: [K, F] of `words`.
+            answers: C codes.
+        """
+        told = np.zeros((len(self.features), len(answers)), np.float32)
+        for column, code in enumerate(answers):
+            told[[self.features[f] for f in answer_features(self.form, code) if f in self.features], column] = 1
+        starts = np.flatnonzero(np.diff(_SUBJECTS[self.columns], prepend=-1))
+        return np.add.reduceat(np.take(self.weights @ told, words, axis=0), starts, axis=1)
+
+
+def fit(candidates: Candidates, quartets: np.ndarray) -> Propensity:
+    """The logit of quartets [Q, 4] of candidates of one form."""
+    members = candidates.take(quartets.ravel())
+    form = int(members.form[0])
+    numbers = text_numbers(members)
+    columns = np.flatnonzero(np.isfinite(numbers).any(axis=0))
+    edges = np.stack([_edges(number) for number in numbers[:, columns].T])
+    places = _words(numbers[:, columns], edges)
+    words = np.zeros((len(members), len(columns) * (_BINS + 1)), np.float32)
+    words[np.arange(len(words))[:, None], places] = 1
+    told = [answer_features(form, int(answer)) for answer in members.answer]
+    counts = Counter(feature for features in told for feature in features)
+    ranked = sorted((-n, feature) for feature, n in counts.items() if n < len(told))
+    index = {feature: i for i, (_, feature) in enumerate(ranked[:_FEATURES])}
+    own = np.zeros((len(told), len(index)), np.float32)
+    for row, features in zip(own, told, strict=True):
+        row[[index[f] for f in features if f in index]] = 1
+    q = len(quartets)
+    offered = np.repeat(own.reshape(q, 1, 4, len(index)), 4, axis=1).reshape(4 * q, 4, len(index))
+    weights = fit_logit(words, offered, np.tile(np.arange(4), q), _PENALTY, _STEPS)
+    return Propensity(form, columns, edges, index, weights)
+
+
+def fit_logit(words: np.ndarray, tokens: np.ndarray, right: np.ndarray, penalty: float, steps: int) -> np.ndarray:
+    """Conditional logit: the score of an option is the sum of a weight for each (word of the question, its token).
+
+    Args:
+        words: [Q, W] float32.
+        tokens: [Q, 4, O] float32.
+        right: [Q] int.
+
+    Returns:
+        [W, O] float32.
+    """
+    rows = np.arange(len(words))
+    shape = (words.shape[1], tokens.shape[2])
+    of_right = tokens[rows, right]
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.astype(np.float32).reshape(shape)
+        scores = np.matmul(tokens, (words @ weights)[:, :, None])[:, :, 0]
+        scores -= scores.max(axis=1, keepdims=True)
+        odds = np.exp(scores)
+        total = odds.sum(axis=1)
+        residual = np.matmul((odds / total[:, None])[:, None], tokens)[:, 0] - of_right
+        value = float((np.log(total) - scores[rows, right]).sum()) + 0.5 * penalty * float(flat @ flat)
+        return value, (words.T @ residual).ravel().astype(np.float64) + penalty * flat
+
+    found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    return found.x.astype(np.float32).reshape(shape)
+
+
+_ROLES = range(1 + MAX_TARGETS)
+_PAIRS = tuple(combinations(_ROLES, 2))
+_SUBJECTS = np.repeat(np.arange(len(_ROLES) + 2), [*(4 for _ in _ROLES), 3 * len(_PAIRS), 3])
+"""What each of `text_numbers` is about: the box of a role, how boxes lie to each other, times."""
+
+
+def text_numbers(candidates: Candidates) -> np.ndarray:
+    """[K, numbers] float32 that a question's text gives, NaN where it gives none.
+
+    For each role the box's place (x, y), size and shape; for each two of them the difference of places and sizes; the
+    beginning, end and duration.
+    """
+    x1, y1, x2, y2 = np.moveaxis(candidates.boxes, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        width, height = x2 - x1, y2 - y1
+        boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, np.log(width * height) / 2, np.log(width / height)])
+    of_roles = [number for role in _ROLES for number in boxes[:, :, role]]
+    of_pairs = [number for i, j in _PAIRS for number in boxes[:3, :, j] - boxes[:3, :, i]]
+    start, end = candidates.times.T
+    return np.stack([*of_roles, *of_pairs, start, end, end - start], axis=1)
+
+
+def answer_features(form: int, answer: int) -> list[str]:
+    """What an answer tells, as names that answers share."""
+    if isinstance(FORMS[form], Family):
+        return [str(answer)]
+    runs = decode_run_lengths(answer, num_axes(FORMS[form].signal))
+    features = {f"is {runs}", f"first {runs[0]}", f"last {runs[-1]}", f"runs {len(runs)}"}
+    features |= {f"has {run}" for run in runs} | {f"pair {pair}" for pair in pairwise(runs)}
+    if len(runs[0]) > 1:
+        for axis, states in enumerate(zip(*runs, strict=True)):
+            merged = _merged(states)
+            features |= {f"{axis} is {merged}", f"{axis} first {merged[0]}", f"{axis} last {merged[-1]}"}
+            features |= {f"{axis} has {state}" for state in merged}
+    return sorted(features)
+
+
+def _merged(states: Sequence[int]) -> list[int]:
+    return [s for i, s in enumerate(states) if i == 0 or s != states[i - 1]]
+
+
+def _edges(column: np.ndarray) -> np.ndarray:
+    known = column[np.isfinite(column)]
+    return np.quantile(known, np.linspace(0, 1, _BINS + 1)[1:-1]) if len(known) else np.zeros(_BINS - 1)
+
+
+def _words(numbers: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """[K, F] int, which word each number is: its bin, counted on from column to column."""
+    places = [np.where(np.isfinite(c), np.searchsorted(e, c), _BINS) for c, e in zip(numbers.T, edges, strict=True)]
+    return np.stack(places, axis=1) + np.arange(len(edges)) * (_BINS + 1)
