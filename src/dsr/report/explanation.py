@@ -1,7 +1,8 @@
 """How the answer of a question comes about, and why it holds: found again from its clip's cues.
 
 Nothing is taken from the pool but the question itself: signal, states and answer are worked out again on the cues as
-they are, on the ensemble with which the question was made (same seed), and on the audit's other versions.
+they are, on an ensemble like the one on which the question had to hold (drawn again, for this clip alone), and on the
+audit's other versions.
 """
 
 import difflib
@@ -69,7 +70,7 @@ class Explanation:
     @property
     def times(self) -> np.ndarray:
         """[M] seconds of the key moments."""
-        return self.scene.timestamps[self.frames]
+        return self.scene.timestamps[0, self.frames]
 
     @property
     def right(self) -> str:
@@ -77,7 +78,7 @@ class Explanation:
         return _option_text(self.row)
 
     def ensemble(self) -> np.ndarray:
-        """[S] bool: the versions on which all must agree for a question to be asked."""
+        """[S] bool: the cues as they are and the ensemble, of whose like all must agree for a question to be asked."""
         return self.origin <= VERSIONS.index("ensemble")
 
     def agreement(self) -> dict[str, tuple[int, int]]:
@@ -166,7 +167,10 @@ def explain_question(
     form = FORMS[index]
     scene, origin = _versions(cues, exact, qa)
     drawn = as_drawn(row, form)
-    if max(drawn.viewer.max(), drawn.targets.max()) >= len(scene.labels) or drawn.frames.max() >= len(scene.timestamps):
+    if (
+        max(drawn.viewer.max(), drawn.targets.max()) >= len(scene.labels)
+        or drawn.frames.max() >= scene.timestamps.shape[1]
+    ):
         raise StageError(f"question {row['qa_id']} names a track or frame that its cues do not have: run qa again")
     viewer, targets = int(drawn.viewer[0]), [int(t) for t in drawn.targets[0, : form.num_targets]]
     names = {"viewer": _name(scene, viewer)} if viewer >= 0 else {}
@@ -192,7 +196,7 @@ def explanation_text(found: Explanation) -> str:
         lines += [
             f"NOT the option that the pool calls right ({found.right}): its cues have changed since; run qa again"
         ]
-    lines += ["", "Why the label holds"]
+    lines += ["", "Why the label holds: versions of the cues that give it (the ensemble is drawn again)"]
     lines += [f"  {name:12} {agree} of {of} agree" for name, (agree, of) in found.agreement().items()]
     conditions = found.by_closeness()
     if conditions:
@@ -231,7 +235,7 @@ def _with_plain_labels(row: dict[str, Any], cues: ClipCues) -> dict[str, Any]:
 def _versions(cues: ClipCues, exact: ClipCues | None, qa: QA) -> tuple[Scene, np.ndarray]:
     """A scene whose members are all versions of the cues, and [S] int, an index into VERSIONS."""
     name = zlib.crc32(str(cues.meta["clip_id"]).encode())
-    # The seeds of the qa and the audit stage: the same versions again.
+    # Seeded by the clip; the audit's versions are the audit's own, with its seed.
     made = build_scene(cues, qa.ensemble, np.random.default_rng([qa.seed, name]))
     if made is None:
         raise StageError(f"no track of clip {cues.meta['clip_id']} is seen in front of the camera")
@@ -258,7 +262,7 @@ def _name(scene: Scene, entity: int) -> str:
 
 def _read(scene: Scene, form: Form, drawn: Drawn, names: dict[str, str], qa: QA) -> tuple[Reading, str]:
     """The reading of a question, and its answer on the cues as they are."""
-    times = scene.timestamps[drawn.frames[0]]
+    times = scene.timestamps[0, drawn.frames[0]]
     members = [Members(scene, slice(i, i + 1)) for i in range(scene.positions.shape[-1])]
     results = [signal_states(scene, form, drawn, qa, member) for member in members]
     states = results[0][1][0, ..., 0]
@@ -277,17 +281,16 @@ def _read(scene: Scene, form: Form, drawn: Drawn, names: dict[str, str], qa: QA)
 
 def _moments(scene: Scene, form: Family, drawn: Drawn, members: Members) -> Moments:
     """What a family sees of the question; `candidates.signal_states` gives its answer alone."""
-    frames, first = drawn.frames, drawn.targets[:, [0]]
-    viewer = drawn.viewer[:, None]
-    targets = [members.positions[drawn.targets[:, [i]], frames] for i in range(form.num_targets)]
+    frames, first, nothing = drawn.frames, drawn.targets[:, 0], np.zeros(0, np.float32)
+    targets = [members.at(target, frames) for target in drawn.targets.T[: form.num_targets]]
     return Moments(
         targets=targets,
-        facing=members.axes[first, frames][..., :, 0, :],
-        viewer=members.positions[viewer, frames] if form.viewer != "none" else np.full_like(targets[0], np.nan),
-        axes=members.axes[viewer, frames] if form.needs_axes else np.zeros(0, np.float32),
-        own_up=members.axes[first, frames[:, :1]][..., :, 2, :],
-        up=members.up,
-        seconds=scene.timestamps[frames],
+        facing=members.direction_at(0, first, frames) if form.oriented_target else nothing,
+        viewer=members.at(drawn.viewer, frames) if form.viewer != "none" else np.full_like(targets[0], np.nan),
+        axes=members.axes_at(drawn.viewer, frames) if form.needs_axes else nothing,
+        own_up=members.direction_at(2, first, frames[:, :1]) if form.oriented_target else nothing,
+        up=members.up[first, None],
+        seconds=scene.timestamps[0, frames],
     )
 
 

@@ -28,7 +28,7 @@ class Plane:
 
 def ground_plane(scene: Scene) -> Plane:
     """What is up is told by the agents, who mostly stand upright, or else by the camera."""
-    up = Members(scene, slice(0, 1)).up[:, 0].astype(float)
+    up = Members(scene, slice(0, 1)).up[0, :, 0].astype(float)
     camera = scene.axes[CAMERA, ..., 0].astype(float)
     if not np.isfinite(up).all():
         up = camera[:, :, 2].mean(axis=0)
