@@ -145,13 +145,15 @@ class Ensemble:
     across: float = 0.25
     """Noise across the viewing ray, as a share of that along it."""
     angle: float = 4.0
-    """Standard deviation of an agent's axes in degrees."""
+    """Standard deviation of an agent's axes in degrees, at least; more where a track's axes jitter more."""
+    max_angle: float = 20.0
+    """Cap on what is read off that jitter, in degrees."""
     camera: float = 0.002
     """Standard deviation of the camera's position (in median depths) and rotation (radians)."""
 
     def __post_init__(self) -> None:
         require(self.members >= 1, "qa.ensemble.members", "at least 1")
-        for name in ("margin", "max_jitter", "across", "angle", "camera"):
+        for name in ("margin", "max_jitter", "across", "angle", "max_angle", "camera"):
             require(getattr(self, name) >= 0, f"qa.ensemble.{name}", "at least 0")
 
 
@@ -209,7 +211,7 @@ class QA:
 
     seed: int = 1
     candidates: int = 512
-    """Candidate questions drawn for each clip and type, spread over the type's forms."""
+    """Candidate questions drawn for each clip and type, spread over its forms (a quarter for a free-form family)."""
     keep_per_clip_type: int = 80
     """Candidates of a clip and type that enter the matching, the rarer answers first."""
     max_per_clip: int = 30
@@ -231,6 +233,8 @@ class QA:
     """Floors, in median depths; below one there is no state and the question is not asked."""
     min_displacement: float = 0.15
     min_direction: float = 0.15
+    max_bend: float = 1.15
+    """A path through a step's middle this many times as long as the step itself is no straight motion: no speed."""
     max_box_overlap: float = 0.5
     """Two tracks whose boxes overlap more (intersection over union) are not asked about together."""
     min_box: float = 0.02
@@ -265,6 +269,7 @@ class QA:
         require(0 < self.dead_zone < 0.57, "qa.dead_zone", "between 0 and 0.57 (a direction must have a side)")
         for name in ("max_box_overlap", "min_box"):
             require(0 <= getattr(self, name) <= 1, f"qa.{name}", "between 0 and 1")
+        require(self.max_bend > 1, "qa.max_bend", "above 1")
         require(0 < self.answer_margin <= 2, "qa.answer_margin", "between 0 and 2")
         require(0 < self.prediction_margin <= 6, "qa.prediction_margin", "between 0 and 6")
 

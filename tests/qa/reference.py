@@ -42,15 +42,15 @@ def side(value: float, limit: float) -> int:
     return 1 if value > limit else -1 if value < -limit else 0
 
 
-def change(values: list[float], tolerance: float) -> list[State]:
-    """Grows, shrinks, or constant while near the previous value and near the first value of the constant run."""
-    states: list[State] = []
-    limit, anchor = math.log(1 + tolerance), values[0]
-    for before, after in itertools.pairwise(values):
-        state = side(math.log(after / before), limit) or side(math.log(after / anchor), limit)
-        states.append((state,))
-        if state:
-            anchor = after
+def change(values: list[float], tolerance: float) -> list[State] | None:
+    """Grows, shrinks or constant from one value to the next; None where a constant run drifts over the tolerance."""
+    limit = math.log(1 + tolerance)
+    states = [(side(math.log(after / before), limit),) for before, after in itertools.pairwise(values)]
+    run = [values[0]]
+    for (state,), after in zip(states, values[1:], strict=True):
+        run = [after] if state else [*run, after]
+        if math.log(max(run) / min(run)) > limit:
+            return None
     return states
 
 
@@ -100,15 +100,26 @@ def states_of(
     floor = qa.min_displacement
     speeds: list[list[float]] = []
     slow: list[list[bool]] = []
-    for path in position:
-        moved = [
-            math.dist(path[m + 1] - path[m], place[m + 1] - place[m] if place else np.zeros(3)) for m in moments[:-1]
-        ]
+
+    def seen_at(entity: int, frame: int) -> np.ndarray:
+        eye = scene.positions[viewer, frame, :, member] if form.viewer != "none" else np.zeros(3)
+        return scene.positions[entity, frame, :, member] - eye
+
+    for entity in targets:
+        moved = []
+        for a, b in itertools.pairwise(frames):
+            start, middle, end = (seen_at(entity, f) for f in (a, (a + b) // 2, b))
+            moved.append(math.dist(start, end))
+            if math.dist(start, middle) + math.dist(middle, end) > max(qa.max_bend * moved[-1], floor):
+                return None
         slow.append([d < floor for d in moved])
         seconds = [scene.timestamps[0, b] - scene.timestamps[0, a] for a, b in itertools.pairwise(frames)]
         speeds.append([max(d, floor) / s for d, s in zip(moved, seconds, strict=True)])
     if len(targets) == 1:
-        states = change(speeds[0], qa.speed_tolerance)
+        changed = change(speeds[0], qa.speed_tolerance)
+        if changed is None:
+            return None
+        states = changed
         pairs = list(itertools.pairwise(slow[0]))
     else:
         states = [(side(math.log(a / b), math.log(1 + qa.speed_tolerance)),) for a, b in zip(*speeds, strict=True)]

@@ -13,30 +13,30 @@ MAX_RUN_BASE = 28
 """27 states of three axes, and 0 for the end of the sequence."""
 
 
-def change_states(values: np.ndarray, tolerance: float) -> np.ndarray:
-    """How a positive signal changes from moment to moment.
+def change_states(values: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """How a positive signal changes from moment to moment, and whether that is clear.
 
-    A step is `grows` (1) or `shrinks` (-1) where the ratio of its ends exceeds 1 + tolerance, either way. A step
-    within the tolerance is `constant` (0) only while the value also stays within the tolerance of the value with
-    which the constant run began: slow drift is not constant.
+    A step is `grows` (1) or `shrinks` (-1) where the ratio of its ends exceeds 1 + tolerance, either way, else
+    `constant` (0). All values of a constant run lie within the tolerance of each other; where they do not, the signal
+    drifts slowly, and there is no telling where it stays and where it changes.
 
     Args:
         values: [K, M + 1, S].
 
     Returns:
-        [K, M, 1, S] int8.
+        States [K, M, 1, S] int8, and [K, S] bool: no constant run drifts.
     """
     log = np.log(values)
     limit = np.log1p(tolerance)
-    states = np.empty((values.shape[0], values.shape[1] - 1, 1, values.shape[2]), np.int8)
-    reference = log[:, 0]
+    states = _sign(np.diff(log, axis=1), limit)
+    low = high = log[:, 0]
+    clear = np.ones(low.shape, bool)
     for step in range(states.shape[1]):
-        change = log[:, step + 1] - log[:, step]
-        drift = log[:, step + 1] - reference
-        state = _sign(np.where(np.abs(change) > limit, change, drift), limit)
-        states[:, step, 0] = state
-        reference = np.where(state == 0, reference, log[:, step + 1])
-    return states
+        constant, value = states[:, step] == 0, log[:, step + 1]
+        low = np.where(constant, np.minimum(low, value), value)
+        high = np.where(constant, np.maximum(high, value), value)
+        clear &= high - low <= limit
+    return states[:, :, None], clear
 
 
 def comparison_states(first: np.ndarray, second: np.ndarray, tolerance: float) -> np.ndarray:

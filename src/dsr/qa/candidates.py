@@ -31,6 +31,8 @@ MAX_MOMENTS = max(form.num_moments for form in FORMS)
 MAX_TARGETS = max(form.num_targets for form in FORMS)
 FORM_TYPES = np.array([TYPES.index(form.type) for form in FORMS])
 DURATION_FACTOR = 1.6
+ANSWERED, STABLE = "answered: ", "stable: "
+"""Counts by type (its name follows): candidates that have an answer, and those whose answer all members give."""
 _FORMS_OF_TYPE = Counter(form.type for form in FORMS)
 _QUICK_MEMBERS = 5
 _NONE = -1
@@ -76,13 +78,12 @@ class Candidates:
 
 def find_candidates(scene: Scene, qa: QA, rng: np.random.Generator) -> tuple[Candidates, Counter[str]]:
     """All candidates of a scene's clips that hold, and for each reason how many of the drawn ones fell to it."""
-    quick = Members(scene, slice(0, min(_QUICK_MEMBERS, scene.positions.shape[-1])))
-    full = Members(scene, slice(None))
+    members = [Members(scene, slice(0, count)) for count in (1, _QUICK_MEMBERS, None)]
     parts, counts = [], Counter[str]()
     for index, form in enumerate(FORMS):
         drawn = _draw(scene, form, qa, rng, counts)
         if drawn is not None:
-            parts.append(_evaluate(scene, index, drawn, qa, (quick, full), counts))
+            parts.append(_evaluate(scene, index, drawn, qa, members, counts))
     found = Candidates.concatenate(parts)
     kept = found.take(_diverse(found, qa.keep_per_clip_type, rng, counts))
     counts["candidates"] = len(kept)
@@ -166,7 +167,7 @@ def _draw(scene: Scene, form: Form, qa: QA, rng: np.random.Generator, counts: Co
     if not len(steps) or not enough.any():
         return None
 
-    clip = np.repeat(np.flatnonzero(enough), max(qa.candidates // _FORMS_OF_TYPE[form.type], 1))
+    clip = np.repeat(np.flatnonzero(enough), max(qa.candidates // min(_FORMS_OF_TYPE[form.type], 4), 1))
     k = len(clip)
     viewer = viewers(clip, 1, rng)[:, 0] if form.viewer != "none" else np.full(k, _NONE)
     entities = np.full((k, MAX_TARGETS), _NONE)
@@ -274,19 +275,30 @@ def _evaluate(
     index: int,
     drawn: Drawn,
     qa: QA,
-    members: tuple[Members, Members],
+    members: Sequence[Members],
     counts: Counter[str],
 ) -> Candidates:
-    """The candidates whose answer exists and is the same on every member."""
+    """The candidates whose answer exists, is the same on every member, and tells all that the cues show.
+
+    Args:
+        members: the cues as they are, a few members, all.
+    """
     form = FORMS[index]
-    for ensemble in members:
+    for turn, ensemble in enumerate(members[1:]):
         signal, states, valid = signal_states(scene, form, drawn, qa, ensemble)
         exists = valid[:, 0]
         agree = ((states == states[..., :1]).all(axis=2).all(axis=1) & valid).all(axis=1)
         counts["no clear answer" if isinstance(form, Family) else "below a floor"] += int((~exists).sum())
         counts["label not stable"] += int((exists & ~agree).sum())
+        if turn == 0:
+            counts[f"{ANSWERED}{form.type}"] += int(exists.sum())
         drawn, signal, states = drawn.take(np.flatnonzero(agree)), signal[agree], states[agree]
+    counts[f"{STABLE}{form.type}"] += len(drawn.viewer)
     states = states[..., 0]
+    if form.signal in ("dis", "dir", "ori"):
+        told = told_between(scene, form, drawn, states, qa, members[0])
+        counts["changes between its moments"] += int((~told).sum())
+        drawn, signal, states = drawn.take(np.flatnonzero(told)), signal[told], states[told]
     if form.signal == "dir_pred":
         continues = (states[:, 0] == states[:, 1]).all(axis=1)
         counts["not predictable"] += int((~continues).sum())
@@ -310,6 +322,32 @@ def _evaluate(
         boxes=boxes.astype(np.float32),
         times=_named_times(scene, form, drawn).astype(np.float32),
     )
+
+
+_BETWEEN = 4
+"""Looks at the signal from one key moment to the next."""
+
+
+def told_between(scene: Scene, form: Form, drawn: Drawn, states: np.ndarray, qa: QA, members: Members) -> np.ndarray:
+    """[K] bool: between two key moments the cues show nothing that the answer does not tell.
+
+    A direction there is that of the moment before or after. A distance stays between those of the two, but for the
+    tolerance; so it does not come and go unseen.
+    """
+    step = drawn.frames[:, [1]] - drawn.frames[:, [0]]
+    looks = np.arange(_BETWEEN * (form.num_moments - 1) + 1)
+    frames = drawn.frames[:, [0]] + (step * looks + _BETWEEN // 2) // _BETWEEN
+    signal, dense, _ = signal_states(scene, form, Drawn(drawn.viewer, drawn.targets, frames), qa, members)
+    before, after = looks // _BETWEEN, -(-looks // _BETWEEN)
+    if form.signal == "dis":
+        log = np.log(signal[..., 0])
+        key = log[:, ::_BETWEEN]
+        limit = np.log1p(qa.ratio_tolerance)
+        low, high = np.minimum(key[:, before], key[:, after]), np.maximum(key[:, before], key[:, after])
+        return ((log > low - limit) & (log < high + limit)).all(axis=1)
+    dense = dense[..., 0]
+    as_before = (dense == states[:, before]).all(axis=2)
+    return (as_before | (dense == states[:, after]).all(axis=2)).all(axis=1)
 
 
 def _named_times(scene: Scene, form: Form, drawn: Drawn) -> np.ndarray:
@@ -338,8 +376,8 @@ def signal_states(
         match form.signal:
             case "dis":
                 distance = length(place - (other if pair else viewer))
-                exists = _throughout(distance >= qa.min_distance)
-                return distance[..., :1], change_states(distance, qa.ratio_tolerance), exists
+                states, clear = change_states(distance, qa.ratio_tolerance)
+                return distance[..., :1], states, clear & _throughout(distance >= qa.min_distance)
             case "ori":
                 seen = express(members.direction_at(0, first, frames), axes)
                 floor = 0.0
@@ -350,31 +388,45 @@ def signal_states(
             case "dir_pred":
                 seen, floor = express(np.diff(place, axis=1), axes), qa.min_displacement
             case _:
-                paths = [place, other][: form.num_targets]
+                halfway = (frames[:, :-1] + frames[:, 1:]) // 2
+                paths = [(place, members.at(first, halfway)), (other, members.at(second, halfway))][: form.num_targets]
                 if form.viewer != "none":
-                    paths = [path - viewer for path in paths]
-                return _speed_states(
-                    paths, np.diff(scene.timestamps[drawn.targets[:, [0]], frames], axis=1)[..., None], qa
-                )
+                    eyes = viewer, members.at(drawn.viewer, halfway)
+                    paths = [(path - eyes[0], middle - eyes[1]) for path, middle in paths]
+                seconds = np.diff(scene.timestamps[first[:, None], frames], axis=1)
+                return _speed_states(paths, seconds[..., None], qa)
         return seen[..., 0], direction_states(seen, qa.dead_zone), _throughout(length(seen) >= floor)
 
 
-def _speed_states(paths: list[np.ndarray], seconds: np.ndarray, qa: QA) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `signal_states`, for the change of one speed or the comparison of two; paths are [K, M, 3, S].
+def _speed_states(
+    paths: list[tuple[np.ndarray, np.ndarray]], seconds: np.ndarray, qa: QA
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `signal_states`, for the change of one speed or the comparison of two.
 
     A slow step's speed is set to the floor's: it can still be told from a fast one. No two slow speeds are compared,
-    and no slow one is called about as fast.
+    and no slow one is called about as fast. A step that bends is not asked about: its displacement is no measure of
+    the speed.
+
+    Args:
+        paths: positions at the moments [K, M, 3, S] and halfway between them [K, M - 1, 3, S].
+        seconds: [K, M - 1, 1].
     """
-    displacements = [length(np.diff(path, axis=1)) for path in paths]
+    displacements = [length(np.diff(path, axis=1)) for path, _ in paths]
     speeds = [np.maximum(displacement, qa.min_displacement) / seconds for displacement in displacements]
     slow = [displacement < qa.min_displacement for displacement in displacements]
+    bends = np.zeros(slow[0].shape, bool)
+    for (path, middle), displacement in zip(paths, displacements, strict=True):
+        covered = length(middle - path[:, :-1]) + length(path[:, 1:] - middle)
+        bends |= covered > np.maximum(qa.max_bend * displacement, qa.min_displacement)
+    straight = _throughout(~bends)
     if len(paths) == 1:
-        states = change_states(speeds[0], qa.speed_tolerance)
+        states, clear = change_states(speeds[0], qa.speed_tolerance)
+        straight &= clear
         slow = [slow[0][:, :-1], slow[0][:, 1:]]
     else:
         states = comparison_states(speeds[0], speeds[1], qa.speed_tolerance)
     unknown = (slow[0] & slow[1]) | ((slow[0] | slow[1]) & (states[:, :, 0] == 0))
-    return np.stack([speed[..., 0] for speed in speeds], axis=-1), states, _throughout(~unknown)
+    return np.stack([speed[..., 0] for speed in speeds], axis=-1), states, straight & _throughout(~unknown)
 
 
 def _throughout(holds: np.ndarray) -> np.ndarray:

@@ -106,7 +106,10 @@ def passing(moments: Moments, qa: QA) -> np.ndarray:
     gap = bearings[0] - bearings[1]
     swaps, sides = _swaps(gap, _MIN_BEARING)
     distances = moments.distances()
-    at = np.abs(gap).argmin(axis=1)[:, None]
+    # The nearer moment on either side of the (first) crossing.
+    after = np.maximum((gap * gap[:, :1] < 0).argmax(axis=1), 1)[:, None]
+    beside = np.abs(np.take_along_axis(gap, after - 1, axis=1)) < np.abs(np.take_along_axis(gap, after, axis=1))
+    at = np.where(beside, after - 1, after)
     first, second = (np.take_along_axis(d, at, axis=1)[:, 0] for d in distances)
     ratio = np.log(first / second)
     limit = np.log1p(qa.ratio_tolerance)
@@ -234,14 +237,24 @@ def _rank_code(values: np.ndarray) -> np.ndarray:
 
 
 def _swaps(values: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sign changes of values [K, M, S] that exceed the threshold on both sides, and whether both ends do."""
-    sign = (values > threshold).astype(int) - (values < -threshold).astype(int)
-    held = sign[:, 0]
-    swaps = np.zeros(held.shape, int)
-    for moment in range(1, sign.shape[1]):
-        swaps += (sign[:, moment] * held) < 0
-        held = np.where(sign[:, moment] == 0, held, sign[:, moment])
-    return swaps, (sign[:, 0] != 0) & (sign[:, -1] != 0)
+    """Sign changes of values [K, M, S], and whether they are clear.
+
+    They are where both ends exceed the threshold and every sign change does so on both of its sides: a slight one
+    would be counted by some and not by others.
+    """
+    marked = np.where(np.abs(values) > threshold, values, 0)
+    clear = (marked[:, 0] != 0) & (marked[:, -1] != 0)
+    swaps = _sign_changes(marked)
+    return swaps, clear & (swaps == _sign_changes(values))
+
+
+def _sign_changes(values: np.ndarray) -> np.ndarray:
+    """[K, S] how often values [K, M, S] change their sign, zeros left out."""
+    held, changes = values[:, 0], np.zeros(values[:, 0].shape, int)
+    for moment in range(1, values.shape[1]):
+        changes += values[:, moment] * held < 0
+        held = np.where(values[:, moment] == 0, held, values[:, moment])
+    return changes
 
 
 def _signed_angles(before: np.ndarray, after: np.ndarray, up: np.ndarray) -> np.ndarray:

@@ -22,7 +22,15 @@ from dsr.cues.store import FOLDER, cue_path
 from dsr.files import write_json, write_parquet
 from dsr.params import QA, Params
 from dsr.qa.blocks import assign_blocks
-from dsr.qa.candidates import FORM_TYPES, FORMS, Candidates, describe_answer, find_candidates
+from dsr.qa.candidates import (
+    ANSWERED,
+    FORM_TYPES,
+    FORMS,
+    STABLE,
+    Candidates,
+    describe_answer,
+    find_candidates,
+)
 from dsr.qa.options import QUARTET, match_quartets
 from dsr.qa.propensity import Propensity, fit
 from dsr.qa.scene import KINDS, build_scenes
@@ -88,7 +96,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     processes = num_workers(workers)
     propensities = learn_propensities(root, clips.clip_id.tolist(), params.qa, processes)
     allowed = _quartets_a_block(clips.block.value_counts().sort_index(), params.qa.max_questions)
-    tasks = [_Block(int(b), members, allowed[int(b)]) for b, members in clips.groupby("block", sort=True)]
+    tasks = [Block(int(b), members, allowed[int(b)]) for b, members in clips.groupby("block", sort=True)]
     results = _results(_BlockQuestions(root, params.qa, propensities), tasks, processes)
     made = [result for _, result in sorted(track(results, "questions: blocks", len(tasks)), key=lambda item: item[0])]
     counts = sum((counts for _, counts, _ in made), Counter[str]())
@@ -225,7 +233,7 @@ def learn_propensities(root: Path, clip_ids: list[str], qa: QA, processes: int) 
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     number: int
     clips: pd.DataFrame
     """clip_id, source_video, category."""
@@ -241,7 +249,7 @@ class _BlockQuestions:
     qa: QA
     propensities: Mapping[int, Propensity]
 
-    def __call__(self, block: _Block) -> tuple[pd.DataFrame, Counter[str], dict[str, str]]:
+    def __call__(self, block: Block) -> tuple[pd.DataFrame, Counter[str], dict[str, str]]:
         offered = offer(self.root, block.clips.clip_id.tolist(), self.qa)
         rng = np.random.default_rng([self.qa.seed, block.number, 1])
         candidates, counts = offered.candidates, offered.counts
@@ -253,10 +261,11 @@ class _BlockQuestions:
             kept = _spread_over_types(FORM_TYPES[candidates.form[quartets[:, 0]]], block.allowed)
             counts["over qa.max_questions"] += QUARTET * (len(quartets) - len(kept))
             quartets = quartets[kept]
-        return _rows(offered, quartets, block, rng), counts, offered.problems
+        return question_rows(offered, quartets, block, rng), counts, offered.problems
 
 
-def _rows(offered: Offered, quartets: np.ndarray, block: _Block, rng: np.random.Generator) -> pd.DataFrame:
+def question_rows(offered: Offered, quartets: np.ndarray, block: Block, rng: np.random.Generator) -> pd.DataFrame:
+    """COLUMNS of the questions of quartets [Q, 4]."""
     rows = []
     for number, quartet in enumerate(quartets):
         clips = [offered.words[offered.candidates.clip[k]] for k in quartet]
@@ -358,13 +367,16 @@ def _quartet_rows(
 def _report(pool: pd.DataFrame, clips: pd.DataFrame, counts: Counter[str], problems: dict[str, str]) -> dict[str, Any]:
     per_type = pool.type.value_counts()
     per_clip = pool.videoID.value_counts().reindex(clips.clip_id, fill_value=0)
+    stable = {name: counts[STABLE + name] / max(counts[ANSWERED + name], 1) for name in TYPES}
+    reasons = sorted(name for name in counts if not name.startswith((ANSWERED, STABLE)))
     return {
         "questions": len(pool),
         "quartets": int(pool.quartet_id.nunique()),
         "clips": len(clips),
         "clips_with_10_questions": int((per_clip >= 10).sum()),
         "per_type": {name: int(per_type.get(name, 0)) for name in TYPES},
-        "candidates": {name: int(counts[name]) for name in sorted(counts)},
+        "stable": {name: round(share, 4) for name, share in stable.items()},
+        "candidates": {name: int(counts[name]) for name in reasons},
         "clips_without_candidates": dict(sorted(problems.items())),
     }
 
@@ -373,7 +385,10 @@ def _show(report: dict[str, Any]) -> None:
     rows: dict[str, object] = {
         name: report[name] for name in ("questions", "quartets", "clips", "clips_with_10_questions")
     }
-    rows |= {f"type {name}": n for name, n in report["per_type"].items()}
+    rows |= {
+        f"type {name}": f"{n:,} (label stable: {report['stable'][name]:.0%} of those with an answer)"
+        for name, n in report["per_type"].items()
+    }
     rows |= {f"candidates: {name}": n for name, n in report["candidates"].items()}
     for clip_id, problem in list(report["clips_without_candidates"].items())[:5]:
         rows[f"nothing to ask: {clip_id}"] = problem

@@ -135,7 +135,7 @@ class _Balance:
 
     def __init__(self, candidates: Candidates, propensity: Propensity | None, qa: QA) -> None:
         self.candidates, self.propensity, self.limit = candidates, propensity, qa.max_advantage
-        self.total: np.ndarray | float = 0.0
+        self.total = np.zeros(1, np.float32)
 
     def advantages(self, members: list[np.ndarray], answers: np.ndarray) -> np.ndarray | None:
         """As Propensity.evidence, [K, subjects, C], of all members of C classes, one class after another."""

@@ -183,10 +183,13 @@ def _orientation_members(tracks: _Tracks, ensemble: Ensemble, members: int, rng:
     """Perturbed camera-from-agent rotations, [n, T, 3, 3, S]."""
     n, t = tracks.uncertainty.shape
     agents = np.flatnonzero(tracks.is_agent)
-    angle = ensemble.margin * np.deg2rad(ensemble.angle)
+    # The forward axis jitters about the two others; as much again moves slowly and is not seen as jitter.
+    each = jitter(np.moveaxis(tracks.orientations[agents, ..., 0], 1, 2).astype(np.float64))
+    seen = np.sqrt((each**2).sum(axis=1))
+    angle = np.fmax(np.deg2rad(ensemble.angle), np.minimum(seen, np.deg2rad(ensemble.max_angle)))
     shape = (len(agents), t, 3)
     mixed = _noise(shape, members, rng) + _slow_noise(shape, members, rng)
-    turns = rotations_from_vectors(angle * np.sqrt(0.5) * mixed, axis=-2)
+    turns = rotations_from_vectors((ensemble.margin * np.sqrt(0.5) * angle)[:, None, None, None] * mixed, axis=-2)
     result = np.full((n, t, 3, 3, members), np.nan)
     result[agents] = compose(tracks.orientations[agents, ..., None].astype(np.float64), turns)
     return result

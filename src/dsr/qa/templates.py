@@ -16,6 +16,7 @@ given with its box at a stated moment.
 """
 
 import itertools
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -257,8 +258,9 @@ FORMS = (
 _INTERVALS = ("between {start:.1f} s and {end:.1f} s", "from {start:.1f} s to {end:.1f} s")
 _THEN = ", then "
 _DIRECTIONS = (("in front", "behind"), ("left", "right"), ("above", "below"))
-_BETWEEN = (("farther ahead", "nearer"), ("left", "right"), ("above", "below"))
-"""From one target to another: what lies behind the first, as the viewer says, is farther ahead."""
+_BETWEEN = (("forward", "backward"), ("left", "right"), ("above", "below"))
+"""From one target to another, in the viewer's axes: "in front" and "behind" would mean the opposite to many, and
+"nearer" is not so for what lies behind the viewer."""
 _WAYS = (("forward", "backward"), ("left", "right"), ("up", "down"))
 _SCALARS: dict[str, dict[int, str]] = {
     "dis": {1: "grows", 0: "stays about the same", -1: "shrinks"},
@@ -332,6 +334,8 @@ def mention(label: str, box: tuple[float, ...] | None, moment: float) -> str:
     """How a question names an entity: a track with its box in pixels at a moment, the camera as it is."""
     if box is None:
         return "the camera"
+    # Brackets are for the box, or the question could not be read back.
+    label = " ".join(re.sub(r"[()\[\]]", " ", label).split())
     corners = ", ".join(f"{round(c)}" for c in box)
     return f"the {label} (box [{corners}] at {moment:.1f} s)"
 
