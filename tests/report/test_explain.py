@@ -9,6 +9,7 @@ import pytest
 
 from dsr.console import StageError
 from dsr.cues.schema import read_cues
+from dsr.qa.templates import mention
 from dsr.report import explain as command
 from dsr.report.explanation import closest_call, explain, explain_question, explanation_text
 from tests.report.conftest import FORMULA, HOSTILE, PARAMS
@@ -60,7 +61,7 @@ def test_the_text_names_targets_moments_thresholds_and_the_quartet(project: Path
 def test_the_closest_call_is_the_smallest_margin_over_the_ensemble(project: Path) -> None:
     found, _, _ = explain(PARAMS, project, one_of_each_type(project)[0])
     condition, member = found.by_closeness()[0]
-    every = [c.margins[found.ensemble()] for c in found.reading.conditions]
+    every = [c.margins if c.alone else c.margins[found.ensemble()] for c in found.reading.conditions]
     finite = np.concatenate([m[np.isfinite(m)] for m in every])
     assert condition.margins[member] == pytest.approx(finite.min())
     assert f"{condition.margins[member]:+.1%}" in closest_call(found)
@@ -116,6 +117,7 @@ def test_pictures_of_every_type_are_drawn_and_the_same_again(
 def test_labels_that_are_code_are_text(project: Path, tmp_path: Path, label: str) -> None:
     pytest.importorskip("matplotlib")
     table = pool(project)
-    qa_id = table[table["question"].str.contains(label, regex=False)]["qa_id"].iloc[0]
+    named = mention(label, (0, 0, 1, 1), 0).split(" (box")[0]
+    qa_id = table[table["question"].str.contains(named, regex=False)]["qa_id"].iloc[0]
     command.run(PARAMS, project, qa_id, tmp_path / "label.png")
     assert (tmp_path / "label.png").read_bytes().startswith(PNG)

@@ -6,7 +6,6 @@ audit's other versions.
 """
 
 import difflib
-import re
 import textwrap
 import zlib
 from collections.abc import Sequence
@@ -24,13 +23,15 @@ from dsr.cues.store import FOLDER, cue_path
 from dsr.params import QA, Params
 from dsr.qa.answers import decode_run_lengths, run_lengths
 from dsr.qa.candidates import FORMS, MAX_TARGETS, Drawn, Members, signal_states
-from dsr.qa.free_form import Family, Moments
+from dsr.qa.free_form import Family
 from dsr.qa.scene import Scene, build_scene
 from dsr.qa.stability import CHECKS, all_versions, confirmed_labels, exact_cues, find_form
 from dsr.qa.templates import Form, answer_text, num_axes
 from dsr.report.frames import find_clip
 from dsr.report.free_form_reading import read_family
-from dsr.report.reading import Condition, Reading, read_template
+from dsr.report.measurement import measure_family, measure_template
+from dsr.report.reading import Condition, Reading
+from dsr.report.template_reading import read_template
 
 POOL = Path("data/qa/pool.parquet")
 VERSIONS = ("as they are", "ensemble", "fresh noise", "other noise", "exact truth")
@@ -94,10 +95,11 @@ class Explanation:
         members = np.flatnonzero(self.ensemble())
         found = []
         for condition in self.reading.conditions:
-            margins = condition.margins[members]
+            own = members[:1] if condition.alone else members
+            margins = condition.margins[own]
             if np.isfinite(margins).any():
                 worst = int(np.nanargmin(margins))
-                found.append((float(margins[worst]), condition, int(members[worst])))
+                found.append((float(margins[worst]), condition, int(own[worst])))
         return [(condition, member) for _, condition, member in sorted(found, key=lambda f: f[0])]
 
 
@@ -161,7 +163,7 @@ def explain_question(
     Raises:
         StageError: the question's form is not known, or it is about other cues than these.
     """
-    index = find_form(_with_plain_labels(row, cues))
+    index = find_form(row)
     if index is None:
         raise StageError(f"question {row['qa_id']} is of no known form: run the qa stage again")
     form = FORMS[index]
@@ -176,7 +178,7 @@ def explain_question(
     names = {"viewer": _name(scene, viewer)} if viewer >= 0 else {}
     names |= {letter: _name(scene, t) for letter, t in zip("abc", targets, strict=False)}
     reading, answer = _read(scene, form, drawn, names, qa)
-    confirms = confirmed_labels(scene, [_with_plain_labels(row, cues)], qa)[0] == 1
+    confirms = confirmed_labels(scene, [row], qa)[0] == 1
     frames = drawn.frames[0]
     return Explanation(row, quartet, form, reading, answer, scene, origin, viewer, targets, frames, names, confirms)
 
@@ -224,14 +226,6 @@ def closest_call(found: Explanation) -> str:
     return f"{condition.what} = {value:.3g}, {sign} {condition.limit:.3g}{key} ({condition.margins[member]:+.1%})"
 
 
-def _with_plain_labels(row: dict[str, Any], cues: ClipCues) -> dict[str, Any]:
-    """The row with every label a plain word in its question: a label may hold what reads like the words around it."""
-    question = row["question"]
-    for label in sorted(cues.labels.tolist(), key=len, reverse=True):
-        question = re.sub(rf"\b([Tt])he {re.escape(label)} \(box \[", r"\1he thing (box [", question)
-    return row | {"question": question}
-
-
 def _versions(cues: ClipCues, exact: ClipCues | None, qa: QA) -> tuple[Scene, np.ndarray]:
     """A scene whose members are all versions of the cues, and [S] int, an index into VERSIONS."""
     name = zlib.crc32(str(cues.meta["clip_id"]).encode())
@@ -262,36 +256,21 @@ def _name(scene: Scene, entity: int) -> str:
 
 def _read(scene: Scene, form: Form, drawn: Drawn, names: dict[str, str], qa: QA) -> tuple[Reading, str]:
     """The reading of a question, and its answer on the cues as they are."""
-    times = scene.timestamps[0, drawn.frames[0]]
-    members = [Members(scene, slice(i, i + 1)) for i in range(scene.positions.shape[-1])]
-    results = [signal_states(scene, form, drawn, qa, member) for member in members]
-    states = results[0][1][0, ..., 0]
     if isinstance(form, Family):
-        code = int(states[0, 0])
+        _, states, _ = signal_states(scene, form, drawn, qa, Members(scene, slice(0, 1)))
+        code = int(states[0, 0, 0, 0])
         targets = [names[letter] for letter in "abc"[: form.num_targets]]
-        moments = _moments(scene, form, drawn, Members(scene, slice(None)))
+        times = scene.timestamps[0, drawn.frames[0]]
+        moments = measure_family(scene, form, drawn)
         reading = read_family(form, moments, code, times, targets, names.get("viewer", ""), qa)
         return reading, form.answers[code] if code >= 0 else "(no clear answer)"
-    signal = np.stack([signal[0] for signal, _, _ in results], axis=-1)
-    reading = read_template(form, signal, states, times, names, qa)
-    asked = states[None, 1:] if form.signal == "dir_pred" else states[None]
-    answer = decode_run_lengths(int(run_lengths(asked)[0]), num_axes(form.signal))
+    measured = measure_template(scene, form, drawn, qa)
+    reading = read_template(form, measured, names, qa)
+    if not np.isfinite(measured.signal[..., 0]).all():
+        return reading, "(not known at every moment)"
+    asked = measured.states[1:] if form.signal == "dir_pred" else measured.states
+    answer = decode_run_lengths(int(run_lengths(asked[None])[0]), num_axes(form.signal))
     return reading, answer_text(form.vocabulary, answer)
-
-
-def _moments(scene: Scene, form: Family, drawn: Drawn, members: Members) -> Moments:
-    """What a family sees of the question; `candidates.signal_states` gives its answer alone."""
-    frames, first, nothing = drawn.frames, drawn.targets[:, 0], np.zeros(0, np.float32)
-    targets = [members.at(target, frames) for target in drawn.targets.T[: form.num_targets]]
-    return Moments(
-        targets=targets,
-        facing=members.direction_at(0, first, frames) if form.oriented_target else nothing,
-        viewer=members.at(drawn.viewer, frames) if form.viewer != "none" else np.full_like(targets[0], np.nan),
-        axes=members.axes_at(drawn.viewer, frames) if form.needs_axes else nothing,
-        own_up=members.direction_at(2, first, frames[:, :1]) if form.oriented_target else nothing,
-        up=members.up[first, None],
-        seconds=scene.timestamps[0, frames],
-    )
 
 
 def _nearest(path: Path, qa_id: str) -> str:

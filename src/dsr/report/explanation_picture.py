@@ -71,12 +71,18 @@ def _header(found: Explanation) -> list[tuple[str, dict[str, Any]]]:
     lines: list[tuple[str, dict[str, Any]]] = [
         (f"{row['qa_id']}   ({row['type']}, quartet {row['quartet_id']})", {"color": GREY, "fontsize": 9})
     ]
-    lines += [(text, {"fontsize": 11, "weight": "bold"}) for text in textwrap.wrap(row["question"], 170)]
+    lines += [(text, {"fontsize": 11, "weight": "bold"}) for text in _even_lines(row["question"], 160)]
     for letter, option in zip(LETTERS, row["options"], strict=True):
         right = letter == row["answer"]
         style = {"weight": "bold", "color": INK} if right else {"color": GREY}
         lines.append((f"{'▶' if right else '   '} {option}", {"fontsize": 10, **style}))
     return lines
+
+
+def _even_lines(text: str, width: int) -> list[str]:
+    """As few lines as fit, none left with a word or two."""
+    count = len(textwrap.wrap(text, width))
+    return next(lines for w in range(len(text) // count, width + 1) if len(lines := textwrap.wrap(text, w)) == count)
 
 
 def _footer(found: Explanation) -> list[tuple[str, dict[str, Any]]]:
@@ -200,14 +206,16 @@ def _draw_panel(axes: "Axes", panel: Panel, found: Explanation) -> None:
         axes.plot(series.times, series.values[:, 0], color=colour, lw=1.8, marker="o", ms=5, label=series.label)
         if exact.any():
             axes.plot(series.times, series.values[:, exact][:, 0], color=EXACT, lw=1, ls=":", zorder=3)
-    every = np.concatenate([s.values.ravel() for s in panel.series])
+    for line in panel.between:
+        axes.plot(line.times, line.values[:, 0], "x", color=line_colour(line.role), ms=4, mew=1, zorder=3)
+    every = np.concatenate([s.values.ravel() for s in (*panel.series, *panel.between)])
     low, high = float(np.nanmin(every)), float(np.nanmax(every))
     unseen = _draw_limits(axes, panel, low, high)
     if panel.series[0].role in AXES:
         axes.set_ylim(-1.08, 1.08)
     if panel.logarithmic:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(AutoLocator() if high < 3 * low else LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(AutoLocator() if high < 6 * low else LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.3g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     title = "\n".join(textwrap.wrap(panel.title + (f"   ({unseen})" if unseen else ""), 95))
@@ -249,6 +257,10 @@ def _legend(axes: "Axes", panel: Panel, exact: bool) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(panel.series) == 1:
         labels = ["cues as they are"]
+    if panel.between:
+        colour = line_colour(panel.series[0].role) if len(panel.series) == 1 else GREY
+        handles.append(Line2D([], [], color=colour, lw=0, marker="x", ms=4))
+        labels.append("between moments")
     handles.append(Patch(color=GREY, alpha=0.3))
     labels.append("all of the ensemble")
     if exact:

@@ -184,16 +184,23 @@ def _approach(what: str, values: np.ndarray, closer: bool, case: Case) -> Condit
 def _passing(case: Case, family: str) -> Found:
     gap, conditions, panels = _side_of_each_other(case, {0: 0, 1: 1, 2: 1, 3: 2}[case.code])
     if case.code in (1, 2):
-        at = np.abs(gap).argmin(axis=0)[None]
+        at = _crossing(gap)
         first, second = (np.take_along_axis(d[0], at, axis=0)[0] for d in case.moments.distances())
         ratio, where = (first / second, "farther") if case.code == 1 else (second / first, "nearer")
         what = f"how many times {where} {case.names[0]} is than {case.names[1]} where they pass"
-        conditions.append(Condition(what, ratio, "above", case.ratio, _RATIO))
+        conditions.append(Condition(f"{what} ({case.times[at[0, 0]]:.1f} s)", ratio, "above", case.ratio, _RATIO))
     return (
         f"bearing of {case.names[0]} minus that of {case.names[1]} from {case.viewer}",
         [*panels, case.distance_panel()],
         conditions,
     )
+
+
+def _crossing(gap: np.ndarray) -> np.ndarray:
+    """[1, S] moment before or after the first change of sign of [M, S], whichever has the smaller value."""
+    after = np.maximum((gap * gap[:1] < 0).argmax(axis=0), 1)[None]
+    sizes = [np.abs(np.take_along_axis(gap, at, axis=0)) for at in (after - 1, after)]
+    return np.where(sizes[0] < sizes[1], after - 1, after)
 
 
 def _count_swaps(case: Case, family: str) -> Found:
@@ -209,12 +216,12 @@ def _side_of_each_other(case: Case, swaps: int) -> tuple[np.ndarray, list[Condit
         Condition(
             "moments at which one of the two is not in front", (~in_front[:, 0]).sum(axis=(0, 1)) * 1.0, "equal", 0.0
         ),
-        *_swing_conditions(gap, _MIN_BEARING, "difference of bearings", "changes of sides", swaps, case),
+        *_swing_conditions(gap, _MIN_BEARING, "difference of bearings", "changes of sides", swaps),
     ]
     series = [Series("to the left of the other", "a", case.times, gap)]
     band = Band(case.times[0], case.times[-1], -_MIN_BEARING, _MIN_BEARING)
     title = f"how far {case.names[0]} is to the left of {case.names[1]}, from {case.viewer}"
-    return gap, conditions, [Panel(title, "degrees", series, [band])]
+    return gap, conditions, [Panel(title, "degrees", series, bands=[band], band_means="neither side")]
 
 
 def _count_reversals(case: Case, family: str) -> Found:
@@ -223,7 +230,7 @@ def _count_reversals(case: Case, family: str) -> Found:
     swings = np.diff(bearing, axis=0)
     conditions = [
         Condition("moments at which it is not in front", (~in_front[0, 0]).sum(axis=0) * 1.0, "equal", 0.0),
-        *_swing_conditions(swings, _MIN_SWING, "change of bearing", "reversals", case.code, case),
+        *_swing_conditions(swings, _MIN_SWING, "change of bearing", "reversals", case.code),
     ]
     name = case.names[0]
     middle = (case.times[1:] + case.times[:-1]) / 2
@@ -232,33 +239,34 @@ def _count_reversals(case: Case, family: str) -> Found:
         Panel(
             f"bearing of {name} to the left, from {case.viewer}", "degrees", [Series(name, "a", case.times, bearing)]
         ),
-        Panel("change of bearing in a step", "degrees", [Series(name, "a", middle, swings)], [band]),
+        Panel(
+            "change of bearing in a step",
+            "degrees",
+            [Series(name, "a", middle, swings)],
+            bands=[band],
+            band_means="too little to count",
+        ),
     ]
     return f"bearing of {name} from {case.viewer}", panels, conditions
 
 
-def _swing_conditions(
-    values: np.ndarray, limit: float, what: str, counted: str, count: int, case: Case
-) -> list[Condition]:
-    """That values [M, S] are beyond the limit at both ends, and exchange signs so many times."""
+def _swing_conditions(values: np.ndarray, limit: float, what: str, counted: str, count: int) -> list[Condition]:
+    """That values [M, S] change sign so many times, each time from beyond the limit to beyond it."""
     ends = [(np.abs(values[0]), "first"), (np.abs(values[-1]), "last")]
-    sign = np.sign(values) * (np.abs(values) > limit)
-    held, swaps = sign[0], np.zeros(values.shape[1])
-    # Within each run of one sign: how far it reaches, and how far the other way it goes without counting.
-    reach, least, back = np.abs(values[0]), np.full(values.shape[1], np.inf), np.zeros(values.shape[1])
-    for value, now in zip(values, sign, strict=True):
-        turned = now * held < 0
+    held, changes = values[0], np.zeros(values.shape[1])
+    # How far each run of one sign reaches, and the least of them.
+    reach, least = np.abs(values[0]), np.full(values.shape[1], np.inf)
+    for value in values[1:]:
+        turned = value * held < 0
         least = np.where(turned, np.minimum(least, reach), least)
-        reach = np.where(turned, np.abs(value), np.maximum(reach, held * value))
-        back = np.maximum(back, np.where(now == 0, -held * value, 0))
-        swaps += turned
-        held = np.where(now == 0, held, now)
+        reach = np.where(turned, np.abs(value), np.maximum(reach, np.abs(value)))
+        changes += turned
+        held = np.where(value == 0, held, value)
     least = np.minimum(least, reach)
     return [
-        Condition(counted, swaps, "equal", float(count)),
+        Condition(counted, changes, "equal", float(count)),
         *(Condition(f"{what}, {which}, either way", v, "above", limit, unit="degrees") for v, which in ends),
-        Condition(f"smallest reach of a run of the {what}", least, "above", limit, unit="degrees"),
-        Condition(f"largest {what} the other way that does not count", back, "below", limit, unit="degrees"),
+        Condition(f"least reach of the {what} to a side", least, "above", limit, unit="degrees"),
     ]
 
 
@@ -376,7 +384,9 @@ def _side_after_turn(case: Case, family: str) -> Found:
     middle += 360 * np.round((turned[-1, 0] - middle) / 360)
     band = Band(case.times[-2], case.times[-1], middle - 30, middle + 30)
     title = f"bearing of {name} to the left, from {case.viewer}, before {_TURNS[degrees]}"
-    panel = Panel(title, "degrees", [Series(name, "a", case.times, turned)], [band], "of this answer at the end")
+    panel = Panel(
+        title, "degrees", [Series(name, "a", case.times, turned)], bands=[band], band_means="of this answer at the end"
+    )
     return f"bearing of {name} from {case.viewer} at {end:.1f} s", [panel], conditions
 
 
