@@ -1,6 +1,7 @@
 """A small project whose clips, labels and captions a report must survive: one label is HTML, one is a formula."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,15 @@ from tests.videos import make_video
 NUM_CLIPS = 10
 HOSTILE, FORMULA = "<script>alert(1)</script>", "$x^{_"
 PARAMS = Params(qa=QA(candidates=160, num_blocks=2, max_per_clip=12, max_per_clip_type=3))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures() -> Iterator[None]:
+    """Pictures are laid out as always and drawn with fewer pixels, which take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dsr.report.pictures._PNG_DPI", 25)
+        patch.setattr("dsr.report.pictures._JPEG_DPI", 25)
+        yield
 
 
 def with_label(cues: ClipCues, track: int, label: str) -> ClipCues:

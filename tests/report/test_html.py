@@ -17,6 +17,9 @@ from tests.report.conftest import HOSTILE, PARAMS
 
 pytest.importorskip("matplotlib")
 
+GALLERY = 2
+"""Questions of each heading; more show nothing more."""
+
 
 class Tags(HTMLParser):
     """Collects tags with their attributes, and what is never closed."""
@@ -82,7 +85,7 @@ def reported(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     shutil.copytree(project, root)
     add_evaluation(root)
     add_audit(root)
-    html.run(PARAMS, root, gallery=4)
+    html.run(PARAMS, root, gallery=GALLERY)
     return root, (root / "metrics/report.html").read_text()
 
 
@@ -123,9 +126,9 @@ def test_every_section_shows_its_numbers(reported: tuple[Path, str]) -> None:
 
 def test_the_gallery_shows_right_and_wrong_with_pictures_and_explanations(reported: tuple[Path, str]) -> None:
     root, page = reported
-    chosen = choose(root, 4)
+    chosen = choose(root, GALLERY)
     assert list(chosen) == ["Answered right", "Answered wrong"]
-    assert all(len(questions) == 4 for questions in chosen.values())
+    assert all(len(questions) == GALLERY for questions in chosen.values())
     predictions = (
         pd.read_parquet(root / "data/predictions/bench.parquet").query("control == 'score'").set_index("qa_id")
     )
@@ -134,14 +137,14 @@ def test_the_gallery_shows_right_and_wrong_with_pictures_and_explanations(report
             assert predictions.loc[qa_id, "correct"] == right
             assert letter == "C"
             assert f"<h4>{qa_id} " in page
-        assert len(set(predictions.loc[[q for q, _ in chosen[title]], "type"])) == 4
-    assert page.count("data:image/jpeg;base64,") == 8
-    assert page.count("Why the label holds") == 8
+        assert len(set(predictions.loc[[q for q, _ in chosen[title]], "type"])) == GALLERY
+    assert page.count("data:image/jpeg;base64,") == 2 * GALLERY
+    assert page.count("Why the label holds") == 2 * GALLERY
 
 
 def test_the_same_run_gives_the_same_bytes(reported: tuple[Path, str], tmp_path: Path) -> None:
     root, page = reported
-    html.run(PARAMS, root, tmp_path / "again.html", gallery=4)
+    html.run(PARAMS, root, tmp_path / "again.html", gallery=GALLERY)
     assert (tmp_path / "again.html").read_text() == page
 
 
@@ -181,7 +184,7 @@ def test_a_gallery_that_is_too_large_is_cut_and_says_so(
 ) -> None:
     root, page = reported
     monkeypatch.setattr(html, "MOST_BYTES", len(page) // 2)
-    html.run(PARAMS, root, tmp_path / "cut.html", gallery=4)
+    html.run(PARAMS, root, tmp_path / "cut.html", gallery=GALLERY)
     cut = (tmp_path / "cut.html").read_text()
     assert len(cut) < len(page)
     assert re.search(r"\d questions were left out", cut)
