@@ -165,6 +165,38 @@ def convert(
     import_module("dsr.model.convert").run(source, target, to)
 
 
+@app.command(rich_help_panel=TOOLS)
+def explain(
+    qa_id: Annotated[str, typer.Argument(help="A question's id, as in data/qa/pool.parquet.")],
+    png: Annotated[Path | None, typer.Option("--png", help="Draw it into this file as well.")] = None,
+    root: Root = Path(),
+) -> None:
+    """Show how a question's answer comes about: signal, thresholds, states, its quartet, why its label holds."""
+    import_module("dsr.report.explain").run(load(root / "params.yaml"), root, qa_id, png)
+
+
+@app.command(rich_help_panel=TOOLS)
+def show(
+    clip: Annotated[str, typer.Argument(help="A clip's id, as in data/clips/catalog.parquet.")],
+    png: Annotated[Path | None, typer.Option("--png", help="Write a contact sheet.")] = None,
+    rerun: Annotated[Path | None, typer.Option("--rerun", help="Write a rerun recording (.rrd).")] = None,
+    open_viewer: Annotated[bool, typer.Option("--open", help="Open the recording in rerun's viewer.")] = False,
+    root: Root = Path(),
+) -> None:
+    """Show a clip's cues: video, boxes, masks, depth, point cloud, camera path, trajectories, agents' axes."""
+    import_module("dsr.report.show").run(load(root / "params.yaml"), root, clip, png, rerun, open_viewer)
+
+
+@app.command(rich_help_panel=TOOLS)
+def report(
+    gallery: Annotated[int, typer.Option(min=0, help="Questions shown of those right, and of those wrong.")] = 8,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: metrics/report.html.")] = None,
+    root: Root = Path(),
+) -> None:
+    """Write one HTML file: clips, questions, audit, evaluation, failures, and a gallery with explanations."""
+    import_module("dsr.report.html").run(load(root / "params.yaml"), root, output, gallery)
+
+
 def main() -> None:
     """Run a command; an error for the user is one line, not a traceback."""
     try:

@@ -1,0 +1,263 @@
+"""What there is to report: the pipeline's tables and metrics, read as far as they exist.
+
+A section is None where its files are missing, and the reader is told so; a file that cannot be used is named and does
+not keep the others from being shown.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dsr.qa.templates import TYPES
+
+MOST_ROWS = 200
+"""Of a table of failures; the rest is counted."""
+DRAWN_CONTROLS = ("blind", "shuffled_geometry", "no_question", "first_frame")
+"""Controls that are marked on the chart, a shape each; the table has them all."""
+_GAIN = ("accuracy", "gain", "gain_low", "gain_high")
+SCORE, OVERALL, MEAN = "score", "micro", "macro"
+_READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+
+
+@dataclass
+class Contents:
+    """Sections of the report, and what could not be read."""
+
+    clips: dict[str, Any] | None = None
+    questions: dict[str, Any] | None = None
+    audit: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None
+    failures: list[dict[str, str]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Files that are not there, or why they cannot be used."""
+
+    @property
+    def more_failures(self) -> int:
+        return max(len(self.failures) - MOST_ROWS, 0)
+
+
+def read_contents(root: Path) -> Contents:
+    """Read everything that a run of the pipeline has left in the project folder."""
+    contents = Contents()
+    files = _Files(root, contents.missing)
+    catalog, curated = files.table("data/clips/catalog.parquet"), files.table("data/clips/curated.parquet")
+    manifest = files.json("data/cues/manifest.json")
+    pool = files.table("data/qa/pool.parquet", ["videoID", "type", "quartet_id", "source_video"])
+    sides = {name: files.table(f"data/qa/{name}.parquet", ["type", "videoID"]) for name in ("train", "bench")}
+    counts, audit, scores = (files.json(f"metrics/{name}.json") for name in ("qa", "audit", "eval"))
+    contents.clips = files.section("clips", _clips, catalog, curated, manifest)
+    contents.questions = files.section("questions", _questions, pool, counts, sides, audit)
+    contents.audit = files.section("audit", _audit, audit)
+    contents.evaluation = files.section("evaluation", _evaluation, scores)
+    contents.failures = files.section("failures", _failures, catalog, curated, manifest, counts, audit, scores) or []
+    return contents
+
+
+@dataclass(frozen=True)
+class _Files:
+    root: Path
+    missing: list[str]
+
+    def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
+        return self._read(name, lambda path: pd.read_parquet(path, columns=columns))
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        return self._read(name, lambda path: json.loads(path.read_text()))
+
+    def _read(self, name: str, read: Callable[[Path], Any]) -> Any:
+        try:
+            return read(self.root / name)
+        except FileNotFoundError:
+            self.missing.append(f"{name} does not exist")
+        except _READ_ERRORS as error:
+            self.missing.append(f"{name} cannot be read: {_one_line(error)}")
+        return None
+
+    def section(self, name: str, make: Callable[..., Any], *parts: Any) -> Any:
+        """A section of these parts; a table or metric of another shape than expected leaves it out."""
+        try:
+            return make(*parts)
+        except _READ_ERRORS as error:
+            self.missing.append(f"the section on {name} is left out: {type(error).__name__} {_one_line(error)}")
+            return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _clips(
+    catalog: pd.DataFrame | None, curated: pd.DataFrame | None, manifest: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    if catalog is None:
+        return None
+    found: dict[str, Any] = {"stages": [], "reasons": []}
+    found["stages"].append(("catalogued", len(catalog), int((catalog["status"] == "ok").sum())))
+    good = catalog[catalog["status"] == "ok"]
+    found["seconds"] = float((good["end"] - good["start"]).sum())
+    found["source_videos"] = int(good["source_video"].nunique())
+    if curated is not None:
+        kept = curated[curated["status"] == "kept"]
+        found["stages"].append(("curated", int((catalog["status"] == "ok").sum()), len(kept)))
+        found["categories"] = kept["category"].value_counts().sort_index().to_dict()
+        words = Counter(word for words in kept["agents"] for word in words)
+        words.update(word for words in kept["objects"] for word in words)
+        found["words"] = words.most_common(20)
+    if manifest is not None:
+        clips = manifest["clips"]
+        ok = [entry for entry in clips.values() if entry["status"] == "ok"]
+        found["stages"].append(("with cues", len(clips), len(ok)))
+        found["tracks"] = sum(int(entry["tracks"]) for entry in ok)
+        found["backend"] = manifest["backend"]
+    return found
+
+
+def _questions(
+    pool: pd.DataFrame | None,
+    counts: Mapping[str, Any] | None,
+    sides: Mapping[str, pd.DataFrame | None],
+    audit: Mapping[str, Any] | None,
+) -> dict[str, Any] | None:
+    if pool is None:
+        return None
+    evenness = {row["type"]: row for row in (audit or {}).get("answers", [])}
+    types = [
+        {
+            "type": name,
+            "pool": int((pool["type"] == name).sum()),
+            **{s: None if t is None else int((t["type"] == name).sum()) for s, t in sides.items()},
+            "answers": evenness.get(name, {}).get("answers"),
+            "evenness": evenness.get(name, {}).get("evenness"),
+        }
+        for name in TYPES
+    ]
+    per_clip = pool["videoID"].value_counts()
+    return {
+        "questions": len(pool),
+        "quartets": int(pool["quartet_id"].nunique()),
+        "clips": len(per_clip),
+        "median_per_clip": float(per_clip.median()) if len(per_clip) else 0.0,
+        "types": types,
+        "most": max((row["pool"] for row in types), default=0),
+        "candidates": _fates(counts),
+        "train": None if sides["train"] is None else len(sides["train"]),
+        "bench": None if sides["bench"] is None else len(sides["bench"]),
+    }
+
+
+def _fates(counts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """What became of the drawn candidates, the most frequent first."""
+    if counts is None:
+        return []
+    candidates = dict(counts.get("candidates", {}))
+    drawn = candidates.pop("drawn", 0)
+    candidates.pop("candidates", None)
+    fates = [("asked", int(counts.get("questions", 0))), *sorted(candidates.items(), key=lambda item: -item[1])]
+    return [{"fate": name, "count": int(n), "share": n / drawn if drawn else 0.0} for name, n in fates]
+
+
+def _audit(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if audit is None:
+        return None
+    attackers = audit.get("attackers", [])
+    strongest = [row for row in attackers if row["attacker"] == "strongest"]
+    views = {"options": "options alone", "question": "with the question"}
+    overall = [row for row in attackers if row["type"] == "all"]
+    checks = audit.get("label_checks", [])
+    exact = [row for row in checks if row["check"] == "exact" and row["type"] != "all"]
+    return {
+        "blind": audit.get("blind", {}),
+        "overall": [_bar(views.get(r["view"], r["view"]), r) for r in strongest if r["type"] == "all"],
+        "by_type": [_bar(r["type"], r) for r in strongest if r["type"] != "all" and r["view"] == "question"],
+        "attackers": sorted(overall, key=lambda row: (row["view"], -row["accuracy"])),
+        "labels": [_bar(_CHECKS.get(r["check"], r["check"]), r) for r in checks if r["type"] == "all"],
+        "exact": [_bar(row["type"], row) for row in exact],
+        "balance": audit.get("balance", {}),
+        "message": audit.get("message", ""),
+    }
+
+
+_CHECKS = {
+    "same": "the cues as they are",
+    "fresh": "fresh noise",
+    "other": "noise of another shape",
+    "exact": "exact truth",
+}
+
+
+def _evaluation(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if scores is None:
+        return None
+    runs = scores["runs"]
+    by_run = {(row["control"], row["group"]): row for row in runs}
+    controls = [c for c in dict.fromkeys(row["control"] for row in runs) if c != SCORE]
+    drawn = [c for c in controls if c in DRAWN_CONTROLS]
+    groups = [group for control, group in by_run if control == SCORE]
+    bars = [
+        {
+            **_bar({OVERALL: "all", MEAN: "mean of types"}.get(group, group), by_run[SCORE, group]),
+            "marks": [
+                {"run": control, "value": by_run[control, group]["accuracy"]}
+                for control in drawn
+                if (control, group) in by_run
+            ],
+        }
+        for group in groups
+    ]
+    gains = [
+        {"control": control, **{name: by_run[control, OVERALL].get(name) for name in _GAIN}}
+        for control in controls
+        if (control, OVERALL) in by_run
+    ]
+    return {
+        "bars": bars,
+        "controls": drawn,
+        "gains": gains,
+        "overall": by_run[SCORE, OVERALL],
+        "questions": scores.get("questions", {}),
+        "quartets": scores.get("quartets", []),
+        "rotated": scores.get("rotated", []),
+        "letters": [row for row in scores.get("letters", []) if row["control"] == SCORE],
+        "calibration": scores.get("calibration_bins", []),
+        "calibration_error": (scores.get("calibration") or {}).get("error"),
+        "missing": scores.get("missing", []),
+        "chance": scores.get("accuracy", {}).get("chance", 0.25),
+    }
+
+
+def _bar(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A bar of the report: an accuracy with its interval."""
+    questions = row.get("asked", row.get("questions"))
+    numbers = {"value": row["accuracy"], "low": row["low"], "high": row["high"]}
+    return {"label": label, **numbers, "questions": questions, "marks": []}
+
+
+def _failures(
+    catalog: pd.DataFrame | None,
+    curated: pd.DataFrame | None,
+    manifest: Mapping[str, Any] | None,
+    counts: Mapping[str, Any] | None,
+    audit: Mapping[str, Any] | None,
+    scores: Mapping[str, Any] | None,
+) -> list[dict[str, str]]:
+    """Everything that was left out somewhere on the way, with its reason."""
+
+    def rows(stage: str, items: Iterable[tuple[Any, Any]]) -> list[dict[str, str]]:
+        return [{"stage": stage, "what": str(what), "reason": str(reason)} for what, reason in items]
+
+    found: list[dict[str, str]] = []
+    for stage, table, good in (("catalog", catalog, ("ok",)), ("curate", curated, ("kept", "failed"))):
+        if table is not None:
+            bad = table[~table["status"].isin(good)]
+            found += rows(stage, zip(bad["clip_id"], bad["reason"], strict=True))
+    clips = (manifest or {}).get("clips", {})
+    found += rows("cues", ((name, e["reason"]) for name, e in sorted(clips.items()) if e["status"] != "ok"))
+    found += rows("qa", sorted((counts or {}).get("clips_without_candidates", {}).items()))
+    found += rows("audit", ((r["clip_id"], r["reason"]) for r in (audit or {}).get("clips_not_checked", [])))
+    found += rows("evaluate", ((f"{r['questions']} questions", r["reason"]) for r in (scores or {}).get("missing", [])))
+    return found
