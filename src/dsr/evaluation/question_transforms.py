@@ -6,8 +6,6 @@ option is changed by the same rule, which is one to one, the right letter stays.
 
 - Backwards, a run of states is told in reverse. A change (of distance, of speed) changes its sign as well; a direction,
   an orientation and a comparison of speeds do not. What moves next (`dir_pred`) is what came before: not defined.
-  Nor is a right answer that says "about the same" of a distance or a speed: that is judged by the value with which
-  the run began, which is another one from the other end (5 % of such distances would be told otherwise).
 - Mirrored, left and right change places, for an agent's own axes too; nothing else does.
 - Free-form families have a rule each. Those that compare the end of an interval with its start cannot be told from
   the other end ("come closer" does not say what "did not come farther away" is), so they are not defined backwards.
@@ -69,8 +67,6 @@ def reverse_time(question: Question, clip: ClipFacts) -> Question:
     if form.signal in _UNDEFINED_BACKWARDS:
         raise UndefinedError(f"{form.signal} is not defined backwards")
     options = _change_options(question, form, _backwards, _FREE_FORM_BACKWARDS)
-    if form.signal in _CHANGES and (0,) in parse_answer(form.signal, _right(question)):
-        raise UndefinedError('"about the same" depends on the value with which it began')
     start, end, moment = _times(question, form)
     whole = clip.first + clip.last
     mirrored = (whole - end, whole - start, whole - moment)
@@ -153,10 +149,6 @@ _AT_END = (
     *("side_after_turn_left", "side_after_turn_right", "side_after_turn_round"),
 )
 """Families that ask about the last moment alone: backwards the same instant, so the same answer."""
-
-
-def _right(question: Question) -> str:
-    return question.bare_options[question.letters.index(question.answer)]
 
 
 def _change_options(
