@@ -58,7 +58,8 @@ def match_quartets(
     caps = _Caps(candidates.clip, kind, qa)
     # Each type has its signatures in random order; the type that has got least takes the next quartet.
     waiting: dict[int, deque[Iterator[list[int]]]] = {int(k): deque() for k in np.unique(kind)}
-    balances = {int(f): _Balance(candidates, (propensities or {}).get(int(f)), qa) for f in np.unique(candidates.form)}
+    forms = np.unique(candidates.form).tolist()
+    balances = {form: _Balance(candidates, form, (propensities or {}).get(form), qa) for form in forms}
     groups = _groups(candidates)
     for number in rng.permutation(len(groups)):
         classes = groups[number]
@@ -133,16 +134,20 @@ class _Caps:
 class _Balance:
     """The sum of advantages of a form's quartets in a block, subject by subject (qa/propensity.py)."""
 
-    def __init__(self, candidates: Candidates, propensity: Propensity | None, qa: QA) -> None:
-        self.candidates, self.propensity, self.limit = candidates, propensity, qa.max_advantage
+    def __init__(self, candidates: Candidates, form: int, propensity: Propensity | None, qa: QA) -> None:
+        self.propensity, self.limit = propensity, qa.max_advantage
         self.total = np.zeros(1, np.float32)
+        if propensity is not None:
+            own = np.flatnonzero(candidates.form == form)
+            self.place = np.zeros(len(candidates), int)
+            self.place[own] = np.arange(len(own))
+            self.words = propensity.words(candidates.take(own))
 
-    def advantages(self, members: list[np.ndarray], answers: np.ndarray) -> np.ndarray | None:
-        """As Propensity.evidence, [K, subjects, C], of all members of C classes, one class after another."""
+    def evidence(self, members: np.ndarray, answers: np.ndarray) -> np.ndarray | None:
+        """[K, subjects, C] of Propensity.evidence, what the texts of candidates [K] speak for answers [C]."""
         if self.propensity is None:
             return None
-        words = self.propensity.words(self.candidates.take(np.concatenate(members)))
-        return self.propensity.evidence(words, answers.tolist())
+        return self.propensity.evidence(self.words[self.place[members]], answers.tolist())
 
     def choose(self, evidence: list[np.ndarray], rng: np.random.Generator) -> tuple[list[int], np.ndarray] | None:
         """One question of each of four classes, and the total with them, near 0; None where it is over the limit.
@@ -168,9 +173,9 @@ def _match_group(
     first = [m[0] for m in members]
     answers = candidates.answer[first]
     apart = _apart(FORMS[candidates.form[first[0]]], answers, qa).tolist()
-    evidence = balance.advantages(members, answers)
     ends = np.cumsum([len(m) for m in members])
     own = np.concatenate(members)
+    evidence = balance.evidence(own, answers)
     # From here on members are places in `own`.
     waiting = [rng.permutation(np.arange(end - len(m), end)) for m, end in zip(members, ends, strict=True)]
     while True:

@@ -13,6 +13,7 @@ in the benchmark.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -138,10 +139,11 @@ def text_numbers(candidates: Candidates) -> np.ndarray:
     return np.stack([*of_roles, *of_pairs, start, end, end - start], axis=1)
 
 
-def answer_features(form: int, answer: int) -> list[str]:
+@cache
+def answer_features(form: int, answer: int) -> tuple[str, ...]:
     """What an answer tells, as names that answers share."""
     if isinstance(FORMS[form], Family):
-        return [str(answer)]
+        return (str(answer),)
     runs = decode_run_lengths(answer, num_axes(FORMS[form].signal))
     features = {f"is {runs}", f"first {runs[0]}", f"last {runs[-1]}", f"runs {len(runs)}"}
     features |= {f"has {run}" for run in runs} | {f"pair {pair}" for pair in pairwise(runs)}
@@ -150,7 +152,7 @@ def answer_features(form: int, answer: int) -> list[str]:
             merged = _merged(states)
             features |= {f"{axis} is {merged}", f"{axis} first {merged[0]}", f"{axis} last {merged[-1]}"}
             features |= {f"{axis} has {state}" for state in merged}
-    return sorted(features)
+    return tuple(sorted(features))
 
 
 def _merged(states: Sequence[int]) -> list[int]:
