@@ -78,6 +78,7 @@ def test_a_preset_gives_what_is_left_out_and_what_is_written_wins(tmp_path: Path
     assert params.gsm.encoders == ("pi3",)
     assert (params.train.learning_rate, params.train.gsm_learning_rate) == (2e-7, 1e-6)
     assert (params.train.accumulation, params.train.batch_size, params.train.deepspeed) == (1, 4, "zero3")
+    assert params.evaluate.shared_prefix
     assert read(tmp_path, "model: {preset: tiny}") == Params()
 
 

@@ -498,6 +498,9 @@ class Evaluate:
     """Longest text of mode `generate`."""
     batch_size: int = 16
     """Questions in one forward pass; changes the time and the memory, not the answers."""
+    shared_prefix: bool = False
+    """Mode `likelihood`: encode a video once for the questions about it that are in one batch
+    (model/shared_prefix.py). Changes the time, not the answers; it pays where videos are long."""
     controls: tuple[
         Literal[
             "blind",
@@ -575,6 +578,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "gradient_checkpointing": True,
             "cache_gib": 16.0,
         },
+        "evaluate": {"shared_prefix": True},
     },
 }
 """Values of each model.preset for keys that params.yaml leaves out."""

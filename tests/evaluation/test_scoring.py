@@ -15,14 +15,17 @@ torch = pytest.importorskip("torch")
 
 from dsr.console import StageError  # noqa: E402
 from dsr.cues.schema import write_cues  # noqa: E402
+from dsr.evaluation import scoring  # noqa: E402
 from dsr.evaluation.clip_views import change_frames  # noqa: E402
 from dsr.evaluation.controls import CONTROLS, ControlError  # noqa: E402
 from dsr.evaluation.evaluate import evaluate, run  # noqa: E402
+from dsr.evaluation.prediction_cache import PredictionCache  # noqa: E402
 from dsr.evaluation.predictions import predict  # noqa: E402
 from dsr.evaluation.questions import read_row  # noqa: E402
 from dsr.evaluation.scoring import CheckpointScorer, load_scorer  # noqa: E402
 from dsr.evaluation.shown_clips import ShownClips, change_patches  # noqa: E402
 from dsr.files import write_parquet  # noqa: E402
+from dsr.model.chat import option_log_probs  # noqa: E402
 from dsr.model.presets import make_model  # noqa: E402
 from dsr.params import GSM, Evaluate, Model, Params  # noqa: E402
 from dsr.splits.split import read_questions  # noqa: E402
@@ -63,6 +66,13 @@ def benchmark() -> pd.DataFrame:
             for letter in "ABCD"
         ]
     )
+
+
+def varied() -> pd.DataFrame:
+    """The benchmark with a text of its own for every question, each of another length."""
+    questions = benchmark()
+    questions["question"] += [" Look closely." * (number % 4) for number in range(len(questions))]
+    return questions
 
 
 def build(root: Path, gsm: GSM) -> Path:
@@ -111,6 +121,37 @@ def test_scores_are_log_probabilities_that_no_batch_changes(root: Path) -> None:
     assert (np.exp(scores).sum(axis=1) <= 1).all()
     alone = scores_of(scorer_of(root, options=Evaluate(batch_size=1)), questions=benchmark().iloc[::-1])[::-1]
     np.testing.assert_allclose(scores, alone, atol=3e-4)
+
+
+@pytest.mark.parametrize("fusion", ["gsm", "add"])
+def test_a_shared_prefix_gives_the_same_scores_under_every_control(
+    fusion: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_DECIMALS", 12)
+    root = root if fusion == "gsm" else build(tmp_path, GSM(fusion=fusion))
+    apart, together = scorer_of(root), scorer_of(root, options=Evaluate(batch_size=5, shared_prefix=True))
+    forwards = count_packed(monkeypatch)
+    asked = varied()
+    for control in CONTROLS:
+        expected = scores_of(apart, control, asked)
+        assert not forwards
+        np.testing.assert_allclose(scores_of(together, control, asked), expected, rtol=0, atol=1e-5, err_msg=control)
+        # Of each clip one question shows 6 frames and three show 8: 1 + 3 + 1, 3 + 1, 3 in batches of 5.
+        assert forwards == ([] if control == "blind" else [3, 2, 1]), control
+        forwards.clear()
+
+
+def count_packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of videos in every packed batch from here on."""
+    counts: list[int] = []
+
+    def log_probs(model, batch, tokens):
+        if "packing" in batch:
+            counts.append(len(batch["video_grid_thw"]))
+        return option_log_probs(model, batch, tokens)
+
+    monkeypatch.setattr(scoring, "option_log_probs", log_probs)
+    return counts
 
 
 def test_each_control_takes_away_what_it_says(root: Path) -> None:
@@ -214,6 +255,43 @@ def test_a_video_that_fails_after_it_was_accepted_costs_its_questions_alone(root
     assert "not a readable video" in table.loc[4, "reason"]
     blind = predict(benchmark(), scorer, "blind")
     assert blind["status"].tolist() == table["status"].tolist()
+
+
+def test_a_killed_run_goes_on_with_a_shared_prefix_and_without(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Evaluate(batch_size=5, shared_prefix=True)
+    apart, together = scorer_of(root), scorer_of(root, options=options)
+    assert apart.identity == together.identity
+    whole = predict(varied(), together)
+    with PredictionCache() as cache:
+        predict(varied().iloc[[1, 2, 7]], apart, cache=cache)
+        asked = count_packed(monkeypatch)
+        resumed = predict(varied(), together, cache=cache)
+        # Of 12 questions 9 are left, about 3 clips x 2 numbers of frames.
+        assert sum(asked) == 6
+        asked.clear()
+        pd.testing.assert_frame_equal(predict(varied(), apart, cache=cache), resumed)
+        assert not asked
+    pd.testing.assert_frame_equal(resumed, whole, atol=3e-4, rtol=0)
+
+
+def test_a_clip_that_fails_in_a_shared_batch_costs_its_questions_alone(root: Path) -> None:
+    together = scorer_of(root, options=Evaluate(shared_prefix=True))
+    together.store = ClipStore(root, together.processor, cache_bytes=1)
+    together.store.files["filmed_1"] = "data/qa/bench.parquet"
+    table = predict(varied(), together)
+    assert (table["status"] == "missing").tolist() == (table["videoID"] == "filmed_1").tolist()
+    expected = predict(varied(), scorer_of(root))
+    columns, seen = [f"logp_{letter}" for letter in "ABCD"], table["status"] == "scored"
+    np.testing.assert_allclose(table.loc[seen, columns], expected.loc[seen, columns], atol=3e-4)
+
+
+def test_texts_are_written_a_sequence_each(root: Path) -> None:
+    options = Evaluate(mode="generate", max_new_tokens=2, batch_size=12)
+    texts = [
+        predict(varied(), scorer_of(root, options=replace(options, shared_prefix=shared)))["text"].tolist()
+        for shared in (False, True)
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_five_options_have_five_letters(root: Path) -> None:

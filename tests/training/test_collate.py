@@ -161,6 +161,14 @@ def test_clip_batches_keep_a_clip_together(world: World) -> None:
     assert clips == sorted(clips)
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [(2, [[0, 2], [4], [1, 5], [3]]), (3, [[0, 2, 4], [1, 5, 3]]), (4, [[0, 2, 4], [1, 5, 3]])]
+)
+def test_clip_batches_cut_a_clip_only_where_it_is_more_than_a_batch(size: int, expected: list[list[int]]) -> None:
+    examples = [replace(EXAMPLE, clip_id=clip, shown_frames=9 if k == 3 else 8) for k, clip in enumerate("ababab")]
+    assert list(clip_batches(examples, size)) == expected
+
+
 def test_blind_has_neither_video_nor_geometry(world: World) -> None:
     batch = world.collator(control="blind")([EXAMPLE])
     assert set(batch) == {"input_ids", "attention_mask", "question_mask"}

@@ -1,5 +1,7 @@
-"""Answers of a checkpoint: log-likelihood of the option letters after the prompt (one forward pass a question), or the
-text that it writes, greedily.
+"""Answers of a checkpoint: log-likelihood of the option letters after the prompt, or the text that it writes, greedily.
+
+For likelihoods, a clip can be computed once for the questions about it (`evaluate.shared_prefix`): the same answers, so
+that neither a prediction's key nor the cache knows of it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +28,7 @@ from dsr.model import load_model
 from dsr.model.chat import letter_ids, option_log_probs
 from dsr.model.presets import share_cores
 from dsr.params import Evaluate
-from dsr.training.collate import Collator, length_batches
+from dsr.training.collate import Collator, clip_batches, length_batches
 from dsr.training.records import ClipStore, Example
 
 _CODE = (
@@ -112,7 +114,7 @@ class CheckpointScorer:
         blind = CONTROLS[control].video == "none"
         examples = [self._example(question) for question in questions]
         collate = self._collator(control, examples)
-        for batch in console.track(self._batches(examples), f"evaluate: {control}"):
+        for batch in console.track(self._batches(examples, blind), f"evaluate: {control}"):
             problems = {} if blind else {i: self._unreadable(examples[i]) for i in batch}
             rows = [i for i in batch if not problems.get(i)]
             replies = {i: Reply(problem=problem) for i, problem in problems.items() if problem}
@@ -127,14 +129,14 @@ class CheckpointScorer:
             yield replies
 
     def _collator(self, control: str, examples: Sequence[Example]) -> Collator:
-        shown, config = CONTROLS[control], self.model.config
+        shown, config, shared = CONTROLS[control], self.model.config, self._shares_prefixes
         if shown.video == "none":
             return Collator(self.processor, config, self.store, control="blind")
         if (shown.video, shown.geometry) == ("whole", "own"):
-            return Collator(self.processor, config, self.store)
+            return Collator(self.processor, config, self.store, shared_prefix=shared)
         clips = ShownClips(self.store, shown, self._donors_of(control))
         donors = clips.donors({example.clip_id for example in examples})
-        return Collator(self.processor, config, clips, control="shuffled_geometry", donors=donors)
+        return Collator(self.processor, config, clips, control="shuffled_geometry", donors=donors, shared_prefix=shared)
 
     @torch.inference_mode()
     def _likelihoods(self, inputs: Mapping[str, Any], examples: Sequence[Example], rows: Sequence[int]) -> list[Reply]:
@@ -164,14 +166,15 @@ class CheckpointScorer:
             shown_frames=min(question.shown_frames or frames, frames),
         )
 
-    def _batches(self, examples: Sequence[Example]) -> list[list[int]]:
-        """Indices in batches: questions of similar length together, or, where the clips do not fit into the cache,
-        those of a clip, so that it is decoded once."""
-        size = self.options.batch_size
-        if not self.store.is_full:
-            return list(length_batches(examples, size))
-        order = sorted(range(len(examples)), key=lambda i: (examples[i].clip_id, i))
-        return [order[start : start + size] for start in range(0, len(order), size)]
+    @property
+    def _shares_prefixes(self) -> bool:
+        return self.options.shared_prefix and self.options.mode == "likelihood"
+
+    def _batches(self, examples: Sequence[Example], blind: bool) -> list[list[int]]:
+        """Indices in batches: questions of similar length together, or, where their clips are computed once or do not
+        fit into the cache, those of a clip."""
+        by_clip = not blind and (self._shares_prefixes or self.store.is_full)
+        return list((clip_batches if by_clip else length_batches)(examples, self.options.batch_size))
 
     def _unreadable(self, example: Example) -> str:
         """Why a clip does not decode, or ""; a question whose clip turns out not to is missing from here on."""

@@ -9,6 +9,7 @@ Letters: b samples, s tokens, r tokens that are read, v videos (one a sample, or
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -60,7 +61,10 @@ class Collator:
         self.shared_prefix = shared_prefix
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        videos = [self._video(example) for example in examples]
+        # A store may make what it shows anew each time (dsr.evaluation.shown_clips).
+        shown = {(e.clip_id, e.shown_frames, bool(e.hint)): e for e in examples}
+        made = {key: self._video(example) for key, example in shown.items()}
+        videos = [made[e.clip_id, e.shown_frames, bool(e.hint)] for e in examples]
         prompts = [self._prompt(example, video) for example, video in zip(examples, videos, strict=True)]
         if self.shared_prefix and all(video is not None for video in videos):
             return self._packed(examples, prompts, videos)
@@ -194,10 +198,23 @@ def length_batches(examples: Sequence[Example], batch_size: int) -> Iterator[lis
 
 
 def clip_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
-    """Indices of examples, those about the same frames of a clip together, in as few batches as they fill."""
-    order = sorted(range(len(examples)), key=lambda i: (examples[i].clip_id, examples[i].shown_frames, i))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    """Indices of examples, those about the same frames of a clip in one batch where they fit into one."""
+
+    def shown(index: int) -> tuple[str, int]:
+        return examples[index].clip_id, examples[index].shown_frames
+
+    batch: list[int] = []
+    for _, rows in groupby(sorted(range(len(examples)), key=shown), shown):
+        group = list(rows)
+        if len(batch) + len(group) > batch_size and batch:
+            yield batch
+            batch = []
+        while len(group) > batch_size:
+            yield group[:batch_size]
+            group = group[batch_size:]
+        batch = batch + group
+    if batch:
+        yield batch
 
 
 def text_length(example: Example) -> int:
