@@ -22,11 +22,12 @@ from dsr.clips import catalog
 from dsr.console import StageError
 from dsr.cues import extract, store
 from dsr.cues.backends import Clip, Decoded, foundation, make_backend
-from dsr.cues.backends.foundation import Backend, numbered, see, words
+from dsr.cues.backends.foundation import Backend, Models, numbered, see, words
 from dsr.cues.schema import read_cues
 from dsr.curation import curate
 from dsr.params import Clips, Cues, FoundationCues, Params
-from dsr.perception.tracks import Word
+from dsr.perception.reconstruction import Reconstruction
+from dsr.perception.tracks import Followed, Track, Word, encode
 from dsr.weights import foundation_weights
 from dsr.workers import Failure, reason
 from tests.real_clips import CAPTIONS, real_clips
@@ -241,6 +242,37 @@ def test_nothing_found_is_a_finding(rendered: Path) -> None:
     cues = see(Decoded(frames, np.arange(32), np.arange(32) / 8), [Word("man", True)], models, TINY.cues)
     assert cues.num_tracks == 0
     assert cues.camera_poses.shape == (32, 4, 4)
+
+
+def test_many_ragged_tracks_at_720p_take_less_than_five_mebibytes(tmp_path: Path) -> None:
+    """Sixteen people a third of the picture's height, their outlines as ragged as SAM's 256 x 256 masks can be."""
+    size, cell = (720, 1280), 5
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[: size[0] // cell, : size[1] // cell]
+    ragged = [
+        np.kron(((y - 72) / 30) ** 2 + ((x - 20 - 14 * k) / 15) ** 2 + rng.normal(0, 0.2, y.shape) < 1, np.ones((5, 5)))
+        for k in range(16)
+    ]
+    masks = [encode(mask > 0) for mask in ragged]
+    tracks = [Track({Word("man", True): 1.0}, 0, {t: masks[(k + t) % 16] for t in range(32)}) for k in range(16)]
+    points = np.concatenate([rng.normal(size=(32, 24, 32, 2)), 2 + rng.uniform(0, 0.01, (32, 24, 32, 1))], axis=-1)
+    models = Models(
+        ground=lambda frames, places, words: [],
+        segment=lambda frames, detections: Followed(tracks, left_out=3),
+        reconstruct=lambda frames: Reconstruction.from_outputs(
+            points, np.ones((32, 24, 32)), np.tile(np.eye(4), (32, 1, 1))
+        ),
+        orient=lambda views, rays: (np.tile(np.eye(3), (len(rays), 1, 1)), np.ones(len(rays))),
+    )
+    frames = np.zeros((32, *size, 3), np.uint8)
+    cues = see(Decoded(frames, np.arange(32), np.arange(32) / 8), [Word("man", True)], models, TINY.cues)
+    assert cues.visible.all()
+    assert cues.num_tracks == 16
+    entry = store.put(tmp_path, replace(CLIP, width=1280, height=720), {}, cues)
+    assert 2**19 < entry.bytes < 5 * 2**20
+    assert entry.left_out == 3
+    store.write_manifest(tmp_path, "foundation", {"c": entry})
+    assert store.read_manifest(tmp_path)["clips"]["c"]["left_out"] == 3
 
 
 def test_on_the_cpu_the_detector_sees_frames_one_by_one() -> None:

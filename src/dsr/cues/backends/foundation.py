@@ -12,6 +12,7 @@ Design choices:
 """
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -286,6 +287,9 @@ def load_models(options: FoundationCues, weights: Path) -> Models:
     Raises:
         StageError: a checkpoint is not what it should be.
     """
+    # The packages warn of what their authors have to change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="timm|transformers|groundingdino")
+    warnings.filterwarnings("ignore", message="torch.meshgrid")
     gpus = _num_gpus(options.device)
     device = f"cuda:{slot() % gpus}" if gpus else "cpu"
     return _random(options, device) if options.preset == "tiny" else _published(options, weights, device)
