@@ -1,19 +1,27 @@
 """Published checkpoints: where each is had from, which file is expected, and whether it is there.
 
 Nothing is downloaded at run time. What a clip's cues depend on is the content of a checkpoint, not its name, so
-`fingerprint` hashes it, once a run.
+`fingerprint` hashes it. Reading gigabytes takes longer than starting, so hashes are kept beside the checkpoints under
+the files' sizes and times; `dsr weights --check` reads the files themselves.
 """
 
 import json
+import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from dsr.files import sha256_file, sha256_json
+from dsr.files import sha256_file, sha256_json, write_json
 
 FOLDER = "models/weights"
 FOUNDATION, BACKBONE = "cues.backend: foundation", "model.backbone"
 WEIGHT_FILES = (".pth", ".pt", ".safetensors")
+HASHES = ".hashes.json"
+"""In the folder of the checkpoints: their hashes, from run to run."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -107,14 +115,42 @@ def missing_files(path: Path) -> list[str]:
     return [name for name in wanted if not (folder / name).is_file() or not (folder / name).stat().st_size]
 
 
-def fingerprint(path: Path) -> str:
-    """Hash of a weight file, or of the files of a folder; read once a run, and again only if one changes."""
+def fingerprint(path: Path, known: Path | None = None) -> str:
+    """Hash of a weight file, or of the files of a folder; read once, and again only if its size or time changes.
+
+    Args:
+        known: file that keeps hashes from run to run; without it, or where it cannot be written, they are kept for
+            this run.
+    """
     if path.is_file():
-        return _hash(path, path.stat().st_size, path.stat().st_mtime_ns)
+        stat = path.stat()
+        return _hash(path.absolute(), stat.st_size, stat.st_mtime_ns, known)
     files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    return sha256_json({file.name: fingerprint(file) for file in files})
+    return sha256_json({file.name: fingerprint(file, known) for file in files})
 
 
 @cache
-def _hash(path: Path, size: int, mtime_ns: int) -> str:
-    return sha256_file(path)
+def _hash(path: Path, size: int, mtime_ns: int, known: Path | None) -> str:
+    if known is None:
+        return sha256_file(path)
+    # Relative, so that a project folder can be moved with its weights.
+    name = os.path.relpath(path, known.parent)
+    hashes = _read_hashes(known)
+    entry = hashes.get(name)
+    if isinstance(entry, dict) and (entry.get("size"), entry.get("mtime_ns")) == (size, mtime_ns):
+        kept = entry.get("sha256")
+        if isinstance(kept, str) and _SHA256.fullmatch(kept):
+            return kept
+    sha256 = sha256_file(path)
+    # A folder that cannot be written costs time at the next run, nothing else.
+    with suppress(OSError):
+        write_json(known, {**hashes, name: {"size": size, "mtime_ns": mtime_ns, "sha256": sha256}})
+    return sha256
+
+
+def _read_hashes(known: Path) -> dict[str, Any]:
+    try:
+        hashes = json.loads(known.read_text())
+    except (OSError, ValueError):
+        return {}
+    return hashes if isinstance(hashes, dict) else {}

@@ -69,7 +69,7 @@ def test_the_file_says_what_it_was_made_from(project: Project) -> None:
     assert meta["identity"]["backend"] == "simulated"
     assert meta["identity"]["params"]["noise"] == {"depth": 0.02, "pose": 0.002, "angle": 4.0, "missed": 0.02}
     row = manifest(project)["clip"]
-    assert row == {"status": "ok", "reason": "", "key": meta["key"], "tracks": cues.num_tracks}
+    assert row == {"status": "ok", "reason": "", "key": meta["key"], "tracks": cues.num_tracks, "left_out": 0}
 
 
 def test_one_clip_more_computes_one_clip(project: Project) -> None:

@@ -1,6 +1,9 @@
 """The truth of simulated clips, seen through the foundation backend's path, gives the simulated backend's cues; and
 what damaged masks and depth cost is bounded."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +15,7 @@ from dsr.cues.backends.foundation import Models, see
 from dsr.cues.backends.simulated import cues_from_truth
 from dsr.cues.schema import ClipCues
 from dsr.params import CueNoise, Cues, Simulate
-from dsr.perception.tracks import key_frames
+from dsr.perception.tracks import Detection, Word, key_frames
 from tests.perception import oracle
 
 pytest.importorskip("pybullet", reason="the simulate extra is not installed")
@@ -142,25 +145,46 @@ def test_a_body_that_the_border_cuts_off_is_said_to_be_unsure(both: list[tuple[C
     ],
     ids=["eroded", "dilated", "shifted", "bled", "dilated and bled"],
 )
-def test_damage_costs_little(truths: list[Truth], mask_damage: oracle.Damage, depth_damage: oracle.Damage) -> None:
+def test_damage_costs_little(
+    truths: list[Truth],
+    both: list[tuple[ClipCues, ClipCues]],
+    mask_damage: oracle.Damage,
+    depth_damage: oracle.Damage,
+) -> None:
     """Masks 2 pixels too small, 3 too large or 3 beside, depth blurred by 1.5 pixels, on bodies of about 50."""
     found = [
-        errors(seen(t, oracle.oracle(t, frames_of(t), mask_damage, depth_damage)), told(t), whole=True) for t in truths
+        errors(seen(truth, oracle.oracle(truth, frames_of(truth), mask_damage, depth_damage)), theirs, whole=True)
+        for truth, (_, theirs) in zip(truths, both, strict=True)
     ]
     off, stated = (np.concatenate(v) for v in zip(*found, strict=True))
-    print(mask_damage.__name__, depth_damage.__name__, len(off), np.median(off), np.quantile(off, 0.95), off.max())
     assert len(off) > 250
     assert np.median(off) < 0.045
     assert np.quantile(off, 0.95) < 0.12
     assert (off < 3 * stated).mean() > 0.75
 
 
-def test_every_frame_is_tracked_at_most_twice(truths: list[Truth]) -> None:
+def test_each_model_sees_a_clip_once(truths: list[Truth]) -> None:
+    """The bounds of a clip hold whatever is asked later, since cues are made before any question."""
     truth = truths[0]
     models = oracle.oracle(truth, frames_of(truth))
-    seen(truth, models)
-    calls = models.segment.predictor.calls  # type: ignore[attr-defined]
-    assert [name for name, _ in calls].count("open") == 1
-    assert len({call for call in calls if call[0] != "open"}) <= 2 * PARAMS.num_frames
-    first, *_ = key_frames(PARAMS.num_frames, PARAMS.foundation.key_frames)
-    assert {frame for name, frame in calls if name == "on"} == set(range(first + 1, PARAMS.num_frames))
+    shown: list[int] = []
+    calls: list[str] = []
+
+    def ground(pictures: np.ndarray, places: Sequence[int], words: Sequence[Word]) -> list[Detection]:
+        calls.append("ground")
+        shown.extend(places)
+        assert len(pictures) == len(places)
+        return models.ground(pictures, places, words)
+
+    def counted(name: str) -> Callable[..., Any]:
+        function = getattr(models, name)
+        return lambda *arguments: calls.append(name) or function(*arguments)
+
+    names = ("segment", "reconstruct", "orient")
+    seen(truth, Models(ground, *(counted(name) for name in names)))
+    assert calls == ["ground", *names]
+    assert shown == key_frames(PARAMS.num_frames, 4)
+    steps = models.segment.predictor.calls  # type: ignore[attr-defined]
+    assert [name for name, _ in steps].count("open") == 1
+    assert len({step for step in steps if step[0] != "open"}) <= 2 * PARAMS.num_frames == 64
+    assert {frame for name, frame in steps if name == "on"} == set(range(shown[0] + 1, PARAMS.num_frames))

@@ -12,7 +12,6 @@ pytest.importorskip("groundingdino", reason="the perception extra is not install
 
 from dsr.console import StageError
 from dsr.perception import grounding
-from dsr.perception.batches import in_batches
 from dsr.perception.grounding import Grounder, prompts
 from dsr.perception.tracks import Word
 
@@ -110,21 +109,6 @@ def test_frames_seen_together_and_alone_give_the_same(tiny: torch.nn.Module) -> 
     for a, b in zip(one, four, strict=True):
         assert (a.frame, a.word) == (b.frame, b.word)
         assert a.box == pytest.approx(b.box, abs=0.05)
-
-
-def test_a_batch_that_does_not_fit_is_halved() -> None:
-    sizes: list[int] = []
-
-    def run(items: list[int]) -> list[int]:
-        sizes.append(len(items))
-        if len(items) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return [2 * item for item in items]
-
-    assert in_batches(run, list(range(7)), 5) == [0, 2, 4, 6, 8, 10, 12]
-    assert sizes == [5, 2, 2, 2, 1]
-    with pytest.raises(torch.OutOfMemoryError):
-        in_batches(lambda items: run([*items, 0, 0]), [1], 5)
 
 
 def test_a_checkpoint_with_the_published_names_loads_and_another_is_refused(

@@ -256,6 +256,29 @@ def test_batches_do_not_change_the_result_and_are_read_as_needed(model: OrientAn
         np.testing.assert_allclose(apart[1], together[1], atol=1e-5)
 
 
+def test_a_batch_that_does_not_fit_is_tried_in_halves(
+    model: OrientAnything, view: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, mask = view
+    views = [(frame, mask), (frame, np.zeros_like(mask)), (frame[:, ::-1], mask[:, ::-1]), (frame, mask), (frame, mask)]
+    rotations, confidence = orientations(model, views)
+    sizes: list[int] = []
+    forward = model.forward
+
+    def small(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(images)
+
+    monkeypatch.setattr(model, "forward", small)
+    halved, sure = orientations(model, views)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    np.testing.assert_allclose(halved, rotations, atol=1e-6)
+    np.testing.assert_allclose(sure, confidence, atol=1e-5)
+    assert np.isnan(halved[1]).all()
+
+
 def test_a_model_that_breaks_gives_no_orientation(view: tuple[np.ndarray, np.ndarray]) -> None:
     torch.manual_seed(0)
     broken = OrientAnything(TINY).eval()

@@ -58,7 +58,7 @@ class Bodies:
 
 def follow(tracker: object, *detections: Detection, max_tracks: int = 8) -> list[Track]:
     segmenter = Segmenter(tracker, match_iou=0.5, max_tracks=max_tracks)  # type: ignore[arg-type]
-    return segmenter(np.zeros((T, *SIZE, 3), np.uint8), detections)
+    return segmenter(np.zeros((T, *SIZE, 3), np.uint8), detections).tracks
 
 
 def at(frame: int, x: int, word: Word = MAN, score: float = 0.5) -> Detection:
@@ -105,9 +105,18 @@ def test_two_words_for_one_thing_are_one_track_and_empty_masks_none() -> None:
     assert track.word == BOY
 
 
-def test_no_more_tracks_than_allowed() -> None:
-    tracks = follow(Bodies([0] * T, [15] * T, [30] * T), at(2, 0), at(2, 15), at(8, 30), max_tracks=2)
-    assert len(tracks) == 2
+def test_no_more_tracks_than_allowed_and_what_has_no_room_is_counted() -> None:
+    tracker = Bodies([0] * T, [15] * T, [30] * T)
+    segmenter = Segmenter(tracker, match_iou=0.5, max_tracks=2)  # type: ignore[arg-type]
+    detections = [at(2, 0), at(2, 15), at(2, 30), at(8, 15), at(8, 30)]
+    followed = segmenter(np.zeros((T, *SIZE, 3), np.uint8), detections)
+    assert len(followed.tracks) == 2
+    assert followed.left_out == 2
+    assert all(decode(track.masks[0], SIZE)[:, 30:].sum() == 0 for track in followed.tracks)
+
+
+def test_boxes_in_which_the_tracker_sees_nothing_are_no_tracks() -> None:
+    assert follow(Bodies([0] * T), at(2, 45), at(8, 45)) == []
 
 
 def test_nothing_found_opens_no_session() -> None:
@@ -123,7 +132,7 @@ FRAMES = np.random.default_rng(0).integers(0, 255, (6, 48, 64, 3), dtype=np.uint
 
 
 def test_the_real_predictor_runs_on_arrays(tiny: Predictor) -> None:
-    tracks = Segmenter(tiny, match_iou=1.0, max_tracks=4)(FRAMES, [at(1, 5), at(4, 30, CAR)])
+    tracks = Segmenter(tiny, match_iou=1.0, max_tracks=4)(FRAMES, [at(1, 5), at(4, 30, CAR)]).tracks
     assert len(tracks) == 2
     masks = [decode(counts, (48, 64)) for track in tracks for counts in track.masks.values()]
     assert all(mask.shape == (48, 64) and mask.any() for mask in masks)
@@ -131,14 +140,16 @@ def test_the_real_predictor_runs_on_arrays(tiny: Predictor) -> None:
 
 
 def test_the_same_frames_give_the_same_masks(tiny: Predictor) -> None:
-    one, other = (Segmenter(tiny, match_iou=1.0, max_tracks=4)(FRAMES, [at(1, 5), at(4, 30)]) for _ in range(2))
+    one, other = (Segmenter(tiny, match_iou=1.0, max_tracks=4)(FRAMES, [at(1, 5), at(4, 30)]).tracks for _ in range(2))
     assert [track.masks for track in one] == [track.masks for track in other]
 
 
 def test_our_frame_by_frame_loop_is_the_packages_propagation(tiny: Predictor) -> None:
     """Against `propagate_in_video`, forwards and backwards from one key frame."""
     box = np.array([5, 10, 25, 30], np.float32)
-    (track,) = Segmenter(tiny, match_iou=1.0, max_tracks=4)(FRAMES, [Detection(2, tuple(box.tolist()), MAN, 1.0)])
+    (track,) = Segmenter(tiny, match_iou=1.0, max_tracks=4)(
+        FRAMES, [Detection(2, tuple(box.tolist()), MAN, 1.0)]
+    ).tracks
     session = tiny.open(FRAMES)
     tiny.add_new_points_or_box(session, 2, 0, box=box)
     expected = {}
@@ -154,6 +165,25 @@ def test_a_frame_is_encoded_once(tiny: Predictor, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tiny, "forward_image", lambda image: encoded.append(1) or forward(image))
     Segmenter(tiny, match_iou=1.0, max_tracks=4)(FRAMES, [at(1, 5), at(4, 30)])
     assert len(encoded) == len(FRAMES)
+
+
+def test_memory_of_a_frame_is_its_features_alone(tiny: Predictor) -> None:
+    """Neither pixels nor position encodings, which are larger than the features, are kept frame by frame."""
+    session = tiny.open(FRAMES)
+
+    def kept(frames: int) -> int:
+        for t in range(frames):
+            tiny._get_image_feature(session, t, 1)
+        storages: dict[int, int] = {}
+        for image, encoded in session["features"].values():
+            for tensor in (image, encoded["vision_features"], *encoded["vision_pos_enc"], *encoded["backbone_fpn"]):
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return sum(storages.values())
+
+    two, three = kept(2), kept(3)
+    # float32 of strides 4, 8 and 16 with 32, 64 and 256 channels, and one pixel.
+    side = tiny.image_size
+    assert three - two == 4 * (32 * (side // 4) ** 2 + 64 * (side // 8) ** 2 + 256 * (side // 16) ** 2 + 3)
 
 
 def test_the_package_is_left_as_it_was(tiny: Predictor) -> None:

@@ -91,7 +91,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     _stop_if_hopeless(entries, params.cues.max_clips_failed)
     # Closed at once when the stage stops early: the worker processes finish what they are at.
     with closing(_make(backend, tasks, root, backend.processes(workers))) as made:
-        for clip_id, entry in console.track(made, "cues: making", len(tasks)):
+        for clip_id, entry in console.track(made, "cues: making", len(tasks), unit="clips"):
             entries[clip_id] = entry
             _stop_if_hopeless(entries, params.cues.max_clips_failed)
     for clip_id, entry in entries.items():
@@ -236,6 +236,12 @@ def _report(entries: dict[str, Entry], kept: int, swept: store.Swept) -> None:
         "bytes": sum(entry.bytes for entry in ok),
     }
     console.summary("cues", counts)
+    full = [entry.left_out for entry in ok if entry.left_out]
+    if full:
+        console.warn(
+            f"{len(full)} clips show more things than are followed: {sum(full)} detections were left out "
+            "(manifest.json says where); raise cues.foundation.max_tracks (the preset tiny follows 3)"
+        )
     if swept.foreign:
         shown = ", ".join(swept.foreign[:_REASONS_SHOWN])
         console.warn(f"{store.FOLDER} holds {len(swept.foreign)} entries that are no cues, left alone: {shown}")

@@ -69,7 +69,7 @@ class ClipCues:
     """[N * T + 1] int64, mask k is mask_rle[offsets[k]:offsets[k + 1]]; empty where there is no mask."""
     meta: dict[str, Any] = field(default_factory=dict)
     """clip_id, sha256, width, height, key, identity (backend, its version, parameters and file hashes), num_tracks,
-    num_agents, schema_version; filled by the store."""
+    num_agents, schema_version; filled by the store. `left_out`: detections for which the backend had no room."""
 
     def __post_init__(self) -> None:
         _validate(self)

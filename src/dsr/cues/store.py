@@ -32,6 +32,8 @@ class Entry:
     tracks: int = 0
     agents: int = 0
     bytes: int = 0
+    left_out: int = 0
+    """Detections that became no track, since the clip has as many as it may have."""
 
     @property
     def ok(self) -> bool:
@@ -133,6 +135,7 @@ def write_manifest(folder: Path, backend: str, entries: Mapping[str, Entry]) -> 
             "reason": entry.reason,
             "key": entry.key,
             "tracks": entry.tracks,
+            "left_out": entry.left_out,
         }
         for clip_id, entry in entries.items()
     }
@@ -157,7 +160,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _entry(path: Path, meta: Mapping[str, Any]) -> Entry:
     tracks, agents = int(meta["num_tracks"]), int(meta["num_agents"])
-    return Entry(key=str(meta["key"]), tracks=tracks, agents=agents, bytes=path.stat().st_size)
+    left_out = int(meta.get("left_out", 0))
+    return Entry(key=str(meta["key"]), tracks=tracks, agents=agents, bytes=path.stat().st_size, left_out=left_out)
 
 
 def _is_ours(path: Path) -> bool:

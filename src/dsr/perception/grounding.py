@@ -82,7 +82,7 @@ class Grounder:
         """Probabilities [Q, tokens] and boxes [Q, 4] (cxcywh, shares of the image) of each frame, on the CPU."""
         device = next(self.model.parameters()).device
 
-        def run(batch: np.ndarray) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        def run(batch: Sequence[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor]]:
             images = torch.stack([self._image(frame, device) for frame in batch])
             out = self.model(images, captions=[prompt] * len(images))
             logits, boxes = out["pred_logits"].float().sigmoid().cpu(), out["pred_boxes"].float().cpu()

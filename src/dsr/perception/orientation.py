@@ -1,7 +1,7 @@
 """Orient Anything: which way a thing faces, from one picture of it (arXiv 2412.18605, github SpatialVision).
 
-- One batch over all the frames and agents of a clip. Pictures and masks are consumed one pair at a time, so that masks
-  can be decoded as they are needed.
+- One set of batches over all the frames and agents of a clip. Pictures and masks are consumed one pair at a time, so
+  that masks can be decoded as they are needed.
 - The background is removed with the track's mask and is black, as what the published preprocessing makes of a cut-out:
   rembg leaves black under a zero alpha, the padding is black, and the conversion to RGB drops the alpha.
 - The published preprocessing: cut out, pad to a square whose side is the thing's longer one over 0.85, resize to 256
@@ -26,7 +26,6 @@ Letters: K pictures of agents.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dsr.perception.batches import in_batches
 from dsr.perception.checkpoints import load_exactly, read_pt
 from dsr.perception.dinov2 import DinoV2, DinoV2Config, image_statistics
 from dsr.perception.transformer import computing_in, default_dtype
@@ -135,23 +135,31 @@ def orientations(
     """
     device = next(model.parameters()).device
     mean, std = (statistic.to(device) for statistic in image_statistics())
-    angles, confidence = [np.empty((0, 3))], [np.empty(0)]
-    for crops in _batches((agent_crop(frame, mask) for frame, mask in views), batch_size):
-        seen = np.array([crop is not None for crop in crops])
-        found, sure = np.full((len(crops), 3), np.nan), np.zeros(len(crops))
-        if seen.any():
-            pictures = torch.from_numpy(np.stack([crop for crop in crops if crop is not None])).to(device)
-            with torch.inference_mode():
-                logits = model((pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std)
-            found[seen], sure[seen] = decode(logits.float().cpu())
-        angles.append(found)
-        confidence.append(sure)
-    rotations = rotation_matrices(np.concatenate(angles))
+    seen: list[bool] = []
+
+    def crops() -> Iterator[np.ndarray]:
+        for frame, mask in views:
+            crop = agent_crop(frame, mask)
+            seen.append(crop is not None)
+            if crop is not None:
+                yield crop
+
+    def run(batch: list[np.ndarray]) -> list[Tensor]:
+        pictures = torch.from_numpy(np.stack(batch)).to(device)
+        with torch.inference_mode():
+            logits = model((pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std)
+        return list(logits.float().cpu())
+
+    found = in_batches(run, crops(), batch_size)
+    angles, confidence = np.full((len(seen), 3), np.nan), np.zeros(len(seen))
+    if found:
+        angles[seen], confidence[seen] = decode(torch.stack(found))
+    rotations = rotation_matrices(angles)
     if directions is not None:
         rotations = turned_to(directions) @ rotations
     known = np.isfinite(rotations).all(axis=(1, 2))
     rotations[~known] = np.nan
-    return rotations.astype(np.float32), np.where(known, np.concatenate(confidence), 0).astype(np.float32)
+    return rotations.astype(np.float32), np.where(known, confidence, 0).astype(np.float32)
 
 
 def agent_crop(frame: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
@@ -259,9 +267,3 @@ _HUGGING_FACE = {
 def _matrix(*rows: Sequence[np.ndarray]) -> np.ndarray:
     """[..., 3, 3] of rows of [...] arrays."""
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
-
-
-def _batches(items: Iterable[np.ndarray | None], size: int) -> Iterator[list[np.ndarray | None]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -13,7 +13,7 @@ Design choices:
 Source: facebookresearch/sam2 (arXiv 2408.00714).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from sam2.build_sam import build_sam2_video_predictor
 from torch.nn import functional
 
 from dsr.perception.checkpoints import load_exactly, read_pt
-from dsr.perception.tracks import Detection, Track, by_frame, distinct, encode, join, match, overlap
+from dsr.perception.tracks import Detection, Followed, Track, by_frame, distinct, encode, join, match, overlap
 
 PUBLISHED = "huggingface.co/facebook/sam2.1-hiera-large"
 CONFIG = "configs/sam2.1/sam2.1_hiera_l.yaml"
@@ -120,7 +120,8 @@ class Predictor(package.SAM2VideoPredictor):
         """A frame's features without what is equal for all frames (position encodings) or not used (pixels)."""
         image, encoded = entry
         first = next(iter(kept.values()), entry)[1]
-        return image[..., :1, :1], {**encoded, "vision_pos_enc": first["vision_pos_enc"]}
+        # A copy: a view would keep all pixels.
+        return image[..., :1, :1].clone(), {**encoded, "vision_pos_enc": first["vision_pos_enc"]}
 
     def _at_video_size(self, session: dict[str, Any], scores: torch.Tensor) -> np.ndarray:
         size = session["video_height"], session["video_width"]
@@ -137,25 +138,28 @@ class Segmenter:
         self.predictor = predictor
         self.match_iou, self.max_tracks = match_iou, max_tracks
 
-    def __call__(self, frames: np.ndarray, detections: Sequence[Detection]) -> list[Track]:
-        """Tracks of all detected things, in the order in which they are found.
+    def __call__(self, frames: np.ndarray, detections: Sequence[Detection]) -> Followed:
+        """Tracks of all detected things, at most `max_tracks`, in the order in which they are found.
 
         Args:
             frames: [T, H, W, 3] uint8 RGB, the cue frames.
         """
         found = by_frame(detections)
         if not found:
-            return []
+            return Followed([])
         on_gpu = self.predictor.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
             session = self.predictor.open(frames)
             tracks: list[Track] = []
+            left_out = 0
             for t in range(min(found), len(frames)):
                 self._advance(session, tracks, t, reverse=False)
-                tracks += self._new(session, tracks, t, found.get(t, ()), frames.shape[1:3])
-            for t in reversed(range(max(track.first for track in tracks))):
+                new = self._new(session, tracks, t, found.get(t, ()), frames.shape[1:3])
+                tracks += new.tracks
+                left_out += new.left_out
+            for t in reversed(range(max((track.first for track in tracks), default=0))):
                 self._advance(session, tracks, t, reverse=True)
-        return join(tracks, frames.shape[1:3], self.match_iou)
+        return Followed(join(tracks, frames.shape[1:3], self.match_iou), left_out)
 
     def _advance(self, session: dict[str, Any], tracks: Sequence[Track], t: int, *, reverse: bool) -> None:
         for thing, track in enumerate(tracks):
@@ -171,10 +175,10 @@ class Segmenter:
         t: int,
         detections: Sequence[Detection],
         size: tuple[int, int],
-    ) -> Iterator[Track]:
+    ) -> Followed:
         """Start tracks of the detections of a frame that belong to none; the others are counted for theirs."""
         if not detections:
-            return
+            return Followed([])
         boxes = np.array([detection.box for detection in detections])
         drawn = self.predictor.masks_of_boxes(session, t, boxes)
         detections = [detection for detection, mask in zip(detections, drawn, strict=True) if mask.any()]
@@ -183,17 +187,18 @@ class Segmenter:
         seen = [track for track in tracks if t in track.masks]
         overlaps = overlap([masks[i] for i in kept], [track.masks[t] for track in seen], size)
         pairs = match(overlaps, self.match_iou)
-        room = self.max_tracks - len(tracks)
-        thing = len(tracks)
+        started: list[Track] = []
+        left_out = 0
         for row, i in enumerate(kept):
             if row in pairs:
                 seen[pairs[row]].called(detections[i])
-            elif room > 0:
-                self.predictor.start(session, t, thing, detections[i].box)
-                track = Track(first=t, masks={t: masks[i]})
-                track.called(detections[i])
-                yield track
-                thing, room = thing + 1, room - 1
+            elif len(tracks) + len(started) < self.max_tracks:
+                self.predictor.start(session, t, len(tracks) + len(started), detections[i].box)
+                started.append(Track(first=t, masks={t: masks[i]}))
+                started[-1].called(detections[i])
+            else:
+                left_out += 1
+        return Followed(started, left_out)
 
 
 class _Images:

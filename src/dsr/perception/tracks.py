@@ -59,6 +59,15 @@ class Track:
         return sum(self.votes.values())
 
 
+@dataclass(frozen=True)
+class Followed:
+    """What became of a clip's detections."""
+
+    tracks: list[Track]
+    left_out: int = 0
+    """Detections that belong to no track and found no room for one; a thing counts once for each key frame."""
+
+
 def key_frames(num_frames: int, count: int) -> list[int]:
     """Places of the frames that the detector sees: the middles of `count` equal parts, each once.
 

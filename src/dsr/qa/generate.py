@@ -39,6 +39,7 @@ from dsr.workers import Failure, map_isolated
 
 LETTERS = "ABCD"
 _CLIPS_AT_ONCE = 32
+_PROBLEMS_SHOWN = 5
 _NOT_NEEDED = ("point_map", "confidence", "mask_rle", "mask_offsets")
 NO_CUES = "no cues: see data/cues/manifest.json"
 
@@ -103,9 +104,10 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     problems = {clip_id: why for _, _, problems in made for clip_id, why in problems.items()}
     pool = pd.concat([table for table, _, _ in made], ignore_index=True)
     if pool.empty:
+        nothing = "".join(f"; {n} clips: {why}" for why, n in Counter(problems.values()).most_common(_PROBLEMS_SHOWN))
         raise StageError(
             f"no quartet of questions among {counts['candidates']} candidates of {len(clips)} clips: "
-            "add clips, raise qa.candidates, or lower qa.answer_margin"
+            f"add clips, raise qa.candidates, or lower qa.answer_margin{nothing}"
         )
     write_parquet(root / "data/qa/pool.parquet", pool)
     report = _report(pool, clips, counts, problems)

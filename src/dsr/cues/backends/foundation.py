@@ -6,11 +6,13 @@ Design choices:
 - `see` is the whole path from frames to cues over four functions (`Models`), so that the simulator's truth, small
   random models and the published ones go the same way.
 - A process loads the models when its first clip comes, and keeps them; with GPUs, process k has GPU k.
+- On the CPU the detector sees frames one by one: a frame takes up to 1.7 GiB, and a batch saves no time there.
 - Frames are decoded ahead by processes of their own; a file on which a decoder hangs or crashes costs its clip.
 - A clip in which nothing is found has cues without tracks: that is a finding, not a failure.
 """
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -28,8 +30,8 @@ from dsr.cues.schema import ClipCues, pack_masks
 from dsr.params import Cues, FoundationCues
 from dsr.perception.centers import locate
 from dsr.perception.reconstruction import Reconstruction, ReconstructionError, load_reconstructor
-from dsr.perception.tracks import Detection, Track, Word, box_of, decode, key_frames
-from dsr.weights import fingerprint, foundation_weights, missing_files
+from dsr.perception.tracks import Detection, Followed, Track, Word, box_of, decode, key_frames
+from dsr.weights import HASHES, fingerprint, foundation_weights, missing_files
 from dsr.workers import ended_after, slot
 
 VERSION = 1
@@ -46,7 +48,7 @@ class Models:
 
     ground: Callable[[np.ndarray, Sequence[int], Sequence[Word]], list[Detection]]
     """Key frames [K, H, W, 3] uint8, their places among the cue frames [K], words -> detections."""
-    segment: Callable[[np.ndarray, Sequence[Detection]], list[Track]]
+    segment: Callable[[np.ndarray, Sequence[Detection]], Followed]
     """Cue frames [T, H, W, 3] uint8, detections -> tracks."""
     reconstruct: Callable[[np.ndarray], Reconstruction]
     """Cue frames -> points and camera poses."""
@@ -118,7 +120,7 @@ class Backend(DecodingBackend):
         if self.options.preset == "tiny":
             return {"all": f"random, seed {self.options.seed}"}
         weights = foundation_weights(str(self.weights))
-        return {use: fingerprint(Path(weight.path)) for use, weight in weights.items()}
+        return {use: fingerprint(Path(weight.path), self.weights / HASHES) for use, weight in weights.items()}
 
     def decode(self, clip: Clip) -> Decoded:
         if clip.video is None:
@@ -144,16 +146,18 @@ def words(clip: Clip) -> list[Word]:
 
 
 def see(decoded: Decoded, words: Sequence[Word], models: Models, params: Cues) -> ClipCues:
-    """Cues (without meta) of decoded frames."""
+    """Cues of decoded frames; their meta holds `left_out` alone."""
     frames = decoded.frames
     places = key_frames(len(frames), params.foundation.key_frames)
     detections = models.ground(frames[places], places, words) if words else []
-    tracks = models.segment(frames, detections)
+    followed = models.segment(frames, detections)
     geometry = models.reconstruct(frames)
-    seen = [_locate(track, geometry, frames.shape[1:3]) for track in tracks]
+    seen = [_locate(track, geometry, frames.shape[1:3]) for track in followed.tracks]
     seen = sorted((thing for thing in seen if thing.visible.any()), key=_reading_order)
     orientations, confidence = _orient(frames, seen, models, params.foundation.min_orientation_box)
-    return _assemble(decoded, geometry, seen, orientations, confidence, params.point_map_size)
+    cues = _assemble(decoded, geometry, seen, orientations, confidence, params.point_map_size)
+    cues.meta["left_out"] = followed.left_out
+    return cues
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,9 +287,16 @@ def load_models(options: FoundationCues, weights: Path) -> Models:
     Raises:
         StageError: a checkpoint is not what it should be.
     """
+    # The packages warn of what their authors have to change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="timm|transformers|groundingdino")
+    warnings.filterwarnings("ignore", message="torch.meshgrid")
     gpus = _num_gpus(options.device)
     device = f"cuda:{slot() % gpus}" if gpus else "cpu"
     return _random(options, device) if options.preset == "tiny" else _published(options, weights, device)
+
+
+def _detector_batch(options: FoundationCues, device: str) -> int:
+    return 1 if device == "cpu" else options.batch_size
 
 
 def _published(options: FoundationCues, folder: Path, device: str) -> Models:
@@ -303,7 +314,7 @@ def _published(options: FoundationCues, folder: Path, device: str) -> Models:
             box_threshold=options.box_threshold,
             text_threshold=options.text_threshold,
             nms_iou=options.nms_iou,
-            batch_size=options.batch_size,
+            batch_size=_detector_batch(options, device),
         ),
         segment=segmentation.Segmenter(tracker, match_iou=options.match_iou, max_tracks=options.max_tracks),
         reconstruct=reconstructor.reconstruct,
@@ -327,7 +338,12 @@ def _random(options: FoundationCues, device: str) -> Models:
         orienter = OrientAnything(OrientAnythingConfig.tiny()).to(device).eval()
     return Models(
         ground=grounding.Grounder(
-            detector, box_threshold=0.0, text_threshold=0.0, nms_iou=0.1, batch_size=options.batch_size, sides=(96, 160)
+            detector,
+            box_threshold=0.0,
+            text_threshold=0.0,
+            nms_iou=0.1,
+            batch_size=_detector_batch(options, device),
+            sides=(96, 160),
         ),
         segment=segmentation.Segmenter(tracker, match_iou=1.0, max_tracks=min(options.max_tracks, 3)),
         reconstruct=reconstructor.reconstruct,
