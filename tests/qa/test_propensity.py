@@ -8,8 +8,9 @@ import pytest
 from dsr.params import QA
 from dsr.qa.answers import run_lengths
 from dsr.qa.candidates import FORMS, MAX_MOMENTS, MAX_TARGETS, Candidates
+from dsr.qa.logit import fit_logit
 from dsr.qa.options import match_quartets
-from dsr.qa.propensity import answer_features, fit, fit_logit, text_numbers
+from dsr.qa.propensity import answer_features, fit, text_numbers
 
 WAYS = np.array([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0)], np.int8)
 PREDICTION = next(i for i, form in enumerate(FORMS) if form.type == "abs_dir_pred")

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
+from dsr.qa.logit import fit_logit
 from dsr.qa.reading import ROLES, Reading, read_question
 
 LETTERS = "ABCD"
@@ -233,25 +233,9 @@ class _Counts:
         return np.stack([used, np.repeat(seen[:, None], 4, axis=1)], axis=-1)
 
 
-def _logit(train: Questions, test: Questions, penalty: float = 4.0) -> np.ndarray:
-    """Conditional logit: the score of an option is the sum of a weight for each (question token, option n-gram)."""
-    words, tokens = train.question_tokens, _token_block(train)
-    rows = np.arange(len(words))
-    shape = (words.shape[1], tokens.shape[2])
-    right = tokens[rows, train.right]
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = flat.astype(np.float32).reshape(shape)
-        scores = np.einsum("qo,qko->qk", words @ weights, tokens)
-        scores -= scores.max(axis=1, keepdims=True)
-        odds = np.exp(scores)
-        total = odds.sum(axis=1)
-        residual = np.einsum("qk,qko->qo", odds / total[:, None], tokens) - right
-        value = float((np.log(total) - scores[rows, train.right]).sum()) + 0.5 * penalty * float(flat @ flat)
-        return value, (words.T @ residual).ravel().astype(np.float64) + penalty * flat
-
-    found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 30})
-    weights = found.x.astype(np.float32).reshape(shape)
+def _logit(train: Questions, test: Questions) -> np.ndarray:
+    """Conditional logit of crosses of question tokens with option n-grams."""
+    weights = fit_logit(train.question_tokens, _token_block(train), train.right, penalty=4.0, steps=30)
     return np.einsum("qo,qko->qk", test.question_tokens @ weights, _token_block(test))
 
 

@@ -329,7 +329,7 @@ def _evaluate(
     )
 
 
-_BETWEEN = 4
+LOOKS_PER_STEP = 4
 """Looks at the signal from one key moment to the next."""
 
 
@@ -340,13 +340,13 @@ def told_between(scene: Scene, form: Form, drawn: Drawn, states: np.ndarray, qa:
     tolerance; so it does not come and go unseen.
     """
     step = drawn.frames[:, [1]] - drawn.frames[:, [0]]
-    looks = np.arange(_BETWEEN * (form.num_moments - 1) + 1)
-    frames = drawn.frames[:, [0]] + (step * looks + _BETWEEN // 2) // _BETWEEN
+    looks = np.arange(LOOKS_PER_STEP * (form.num_moments - 1) + 1)
+    frames = drawn.frames[:, [0]] + (step * looks + LOOKS_PER_STEP // 2) // LOOKS_PER_STEP
     signal, dense, _ = signal_states(scene, form, Drawn(drawn.viewer, drawn.targets, frames), qa, members)
-    before, after = looks // _BETWEEN, -(-looks // _BETWEEN)
+    before, after = looks // LOOKS_PER_STEP, -(-looks // LOOKS_PER_STEP)
     if form.signal == "dis":
         log = np.log(signal[..., 0])
-        key = log[:, ::_BETWEEN]
+        key = log[:, ::LOOKS_PER_STEP]
         limit = np.log1p(qa.ratio_tolerance)
         low, high = np.minimum(key[:, before], key[:, after]), np.maximum(key[:, before], key[:, after])
         return ((log > low - limit) & (log < high + limit)).all(axis=1)

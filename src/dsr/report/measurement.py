@@ -11,12 +11,10 @@ import numpy as np
 
 from dsr.geometry.signals import length
 from dsr.params import QA
-from dsr.qa.candidates import Drawn, Members, signal_states
+from dsr.qa.candidates import LOOKS_PER_STEP, Drawn, Members, signal_states
 from dsr.qa.free_form import Family, Moments
 from dsr.qa.scene import Scene
 from dsr.qa.templates import Form
-
-_LOOKS_PER_STEP = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +62,8 @@ def _look_between(scene: Scene, form: Form, drawn: Drawn, qa: QA) -> Looks | Non
     """The looks of `candidates.told_between`; None where moments are neighbouring frames."""
     first, second = drawn.frames[0, :2]
     step = second - first
-    number = np.arange(_LOOKS_PER_STEP * (form.num_moments - 1) + 1)
-    past = np.unique((step * number + _LOOKS_PER_STEP // 2) // _LOOKS_PER_STEP)
+    number = np.arange(LOOKS_PER_STEP * (form.num_moments - 1) + 1)
+    past = np.unique((step * number + LOOKS_PER_STEP // 2) // LOOKS_PER_STEP)
     as_they_are = Members(scene, slice(0, 1))
     # With the key moments: a fixed viewpoint is that of the first.
     signal, _, _ = signal_states(scene, form, replace(drawn, frames=first + past[None]), qa, as_they_are)
