@@ -385,6 +385,8 @@ class Train:
     text_steps: int = 300
     """Steps before these on text alone, with a noisy copy of the right option in the place of the video: the
     curriculum of a model from random initialisation (training/curriculum.py). 0 for a published backbone."""
+    geometry_steps: int = 300
+    """Steps after those on the geometry alone: the GSM learns to spell the right option, without the language model."""
     option_loss: float = 1.0
     """Weight of a loss that has the model say at the end of each option whether it is the right one
     (training/curriculum.py); 0 for a published backbone."""
@@ -437,7 +439,16 @@ class Train:
     """Seeds the order of the questions, of their options, and the warm-up's noise."""
 
     def __post_init__(self) -> None:
-        at_least_0 = ("steps", "text_steps", "max_questions", "option_loss", "state_loss", "weight_decay", "cache_gib")
+        at_least_0 = (
+            "steps",
+            "text_steps",
+            "geometry_steps",
+            "max_questions",
+            "option_loss",
+            "state_loss",
+            "weight_decay",
+            "cache_gib",
+        )
         for name in (*at_least_0, "lora_rank", "seed"):
             require(getattr(self, name) >= 0, f"train.{name}", "at least 0")
         for name in ("batch_size", "accumulation", "questions_per_clip", "save_steps"):
@@ -565,6 +576,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "steps": 0,
             "epochs": 1.0,
             "text_steps": 0,
+            "geometry_steps": 0,
             "option_loss": 0.0,
             "state_loss": 0.0,
             "batch_size": 4,

@@ -70,20 +70,33 @@ def test_point_map_tokens_of_a_wall(cues: ClipCues) -> None:
 def test_track_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
     arrays = TrackEncoder.extract(cues, GRID, encode)
     values, cells, words = arrays["values"], arrays["cells"], arrays["words"]
-    assert values.shape == (6, 52)
+    assert values.shape == (6, 2 * 49 + 12)
     scale = np.median([4, 3, 2, 1, 8, 7, 6, 5])
-    robot, ball, camera = values[1, 20:40], values[3, 20:40], values[5, 20:40]
+    robot, ball, camera = values[1, 49:98], values[3, 49:98], values[5, 49:98]
     # visible, agent, camera, orientation known; box centre; centre in the first and in the current camera's frame
     assert robot[:4].tolist() == [1, 1, 0, 1]
     assert robot[4:6].tolist() == pytest.approx([0.5, 0.5])
     assert (robot[8:14] * scale).tolist() == pytest.approx([0, 0, 4, 0, 0, 1])
-    # It faces world x: right in the camera, and its left, world y, is the camera's forward.
-    assert robot[14:].tolist() == pytest.approx([1, 0, 0, 0, 0, 1], abs=1e-6)
+    assert robot[14:18].tolist() == pytest.approx([0, 0, 1, np.log(1 / scale)], abs=1e-6)
+    # It faces world x: right in either camera, and its left, world y, is the camera's forward.
+    assert robot[18:24].tolist() == pytest.approx([1, 0, 0, 0, 0, 1], abs=1e-6)
+    assert robot[24:30].tolist() == pytest.approx([1, 0, 0, 0, 0, 1], abs=1e-6)
+    # The camera is to its right and faces its left.
+    assert robot[30:36].tolist() == pytest.approx([0, -1, 0, 0, 1, 0], abs=1e-6)
+    # It stands still, and comes towards the moving camera.
+    assert robot[36:45].tolist() == pytest.approx([0] * 9, abs=1e-6)
+    assert robot[45:].tolist() == pytest.approx([0, 0, -1, np.log(0.02)], abs=1e-6)
     assert ball[:4].tolist() == [1, 0, 0, 0]
-    assert ball[14:].tolist() == [0] * 6
+    assert ball[18:36].tolist() == [0] * 18
     assert camera[:8].tolist() == [1, 1, 1, 1, 0.5, 0.5, 1, 1]
     assert (camera[8:14] * scale).tolist() == pytest.approx([0, 0, 3, 0, 0, 0])
-    assert camera[14:].tolist() == pytest.approx([0, 0, 1, -1, 0, 0])
+    assert camera[14:18].tolist() == pytest.approx([0, 0, 0, np.log(0.05)])
+    assert camera[18:30].tolist() == pytest.approx([0, 0, 1, -1, 0, 0] * 2)
+    assert camera[30:36].tolist() == pytest.approx([0, 0, 0, 1, 0, 0])
+    # It moves ahead, one length a second: its own forward.
+    assert (camera[36:39] * scale).tolist() == pytest.approx([0, 0, 1])
+    assert camera[39:45].tolist() == pytest.approx([0, 0, 1, 1, 0, 0])
+    assert camera[45:].tolist() == pytest.approx([0, 0, 0, np.log(1 / scale)])
     assert cells.tolist() == [[t, 1, 1] for _ in range(3) for t in range(2)]
     assert words[0].tolist() == [*encode("robot"), PADDING, PADDING, PADDING]
     assert words[5].tolist() == [*encode("camera"), PADDING, PADDING]
@@ -92,8 +105,8 @@ def test_track_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
 def test_time_is_told_in_seconds_of_the_clip(cues: ClipCues) -> None:
     values = TrackEncoder.extract(cues, GRID, encode)["values"]
     # Frames are one second apart; the second group's mean time is 2.5 s, and the first period is 2 s.
-    assert values[1, 40] == pytest.approx(np.sin(np.pi * 2.5), abs=1e-6)
-    assert values[1, 40 + 6 + 1] == pytest.approx(np.cos(2 * np.pi * 2.5 / 4), abs=1e-6)
+    assert values[1, 98] == pytest.approx(np.sin(np.pi * 2.5), abs=1e-6)
+    assert values[1, 98 + 6 + 1] == pytest.approx(np.cos(2 * np.pi * 2.5 / 4), abs=1e-6)
 
 
 def test_a_thing_out_of_sight_has_no_token(cues: ClipCues) -> None:
@@ -113,7 +126,7 @@ def test_a_thing_out_of_sight_has_no_token(cues: ClipCues) -> None:
     arrays = TrackEncoder.extract(cues, GRID, encode)
     assert arrays["cells"][:, 0].tolist() == [0, 0, 1, 0, 1]
     assert np.isfinite(arrays["values"]).all()
-    assert arrays["values"][2, 20:40].tolist() == [0] * 20
+    assert arrays["values"][2, 49:98].tolist() == [0] * 49
 
 
 @pytest.mark.parametrize("encoder", [PointMapEncoder, TrackEncoder])

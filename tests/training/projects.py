@@ -16,7 +16,7 @@ FRAMES = 8
 SMALL = Params(
     gsm=GSM(num_tokens=4),
     model=Model(max_pixels=28 * 28),
-    train=Train(steps=4, text_steps=2, batch_size=4, save_steps=2),
+    train=Train(steps=4, text_steps=2, geometry_steps=2, batch_size=4, save_steps=2),
 )
 
 

@@ -13,7 +13,7 @@ from dsr.model import presets
 from dsr.model.chat import build_prompt, option_log_probs
 from dsr.params import GSM
 from dsr.training.collate import Collator, clip_batches, length_batches, text_length
-from dsr.training.curriculum import Curriculum, option_loss, permute_options, with_hint
+from dsr.training.curriculum import Curriculum, option_scores, permute_options, state_scores, with_hint
 from dsr.training.records import ClipStore, Example, load_examples
 from tests.training.projects import FRAMES, make_project
 
@@ -65,8 +65,9 @@ def test_a_training_sample_in_words(world: World) -> None:
         + "\n".join(OPTIONS)
         + "\nAnswer with the letter."
     )
-    spelled = batch["state_labels"][0]
-    assert text_of(world, spelled[spelled != -100]) == " It moves right."
+    spelled = [text_of(world, ids[ids != -100]) for ids in batch["state_labels"][0]]
+    right = "".join(option[2:] for option in OPTIONS if option[0] == EXAMPLE.answer)
+    assert spelled == [right, *(option[2:] for option in OPTIONS if option[0] != EXAMPLE.answer)]
     ends = batch["option_ends"][0]
     assert [text_of(world, batch["input_ids"][0][end - 1 : end + 1]) for end in ends] == [".\n"] * 4
 
@@ -150,7 +151,14 @@ def test_a_shared_prefix_trains_as_a_padded_batch(control: Any, world: World) ->
 
 def test_hints_and_blind_questions_are_padded(world: World) -> None:
     hinted = with_hint(EXAMPLE, np.random.default_rng(0))
-    assert "packing" not in world.collator(training=True, shared_prefix=True)([hinted, hinted])
+    batch = world.collator(training=True, shared_prefix=True)([hinted, hinted])
+    assert "packing" not in batch
+    assert text_of(world, batch["input_ids"][0]) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        f"<|vision_start|>{hinted.hint[2:]}<|vision_end|>Options:\n"
+        + "\n".join(OPTIONS)
+        + "\nAnswer with the letter.<|im_end|>\n<|im_start|>assistant\nB<|im_end|>"
+    )
     assert "packing" not in world.collator(control="blind", shared_prefix=True)([EXAMPLE])
 
 
@@ -207,11 +215,12 @@ def test_length_batches_cover_every_index_once(world: World) -> None:
 
 
 def test_a_curriculum_is_a_function_of_the_seed(world: World) -> None:
-    first, again, other = (Curriculum(world.examples, 4, 2, 3, True, seed) for seed in (1, 1, 2))
+    first, again, other = (Curriculum(world.examples, 4, 2, 1, 3, True, seed) for seed in (1, 1, 2))
     assert [first[i] for i in range(len(first))] == [again[i] for i in range(len(again))]
     assert [first[i] for i in range(len(first))] != [other[i] for i in range(len(other))]
-    assert [bool(first[i].hint) for i in range(len(first))] == [True] * 8 + [False] * 12
-    used = [first[i].qa_id for i in range(8, 8 + len(world.examples))]
+    assert [bool(first[i].hint) for i in range(len(first))] == [True] * 8 + [False] * 16
+    assert [first[i].is_for_gsm for i in range(len(first))] == [False] * 8 + [True] * 4 + [False] * 12
+    used = [first[i].qa_id for i in range(12, 12 + len(world.examples))]
     assert sorted(used) == sorted(example.qa_id for example in world.examples)
     for i in range(len(first)):
         question = next(e for e in world.examples if e.qa_id == first[i].qa_id)
@@ -223,7 +232,7 @@ def test_a_curriculum_is_a_function_of_the_seed(world: World) -> None:
 
 def test_a_grouped_curriculum_gives_each_question_once_and_those_of_a_clip_together(world: World) -> None:
     examples = [replace(e, shown_frames=FRAMES) for e in world.examples]  # 4 clips of 3 questions
-    curriculum = Curriculum(examples, 4, 1, 6, True, 1, questions_per_clip=2)
+    curriculum = Curriculum(examples, 4, 1, 0, 6, True, 1, questions_per_clip=2)
     used = [curriculum[i] for i in range(4, len(curriculum))]
     assert sorted(e.qa_id for e in used[:12]) == sorted(e.qa_id for e in used[12:]) == sorted(e.qa_id for e in examples)
     pairs = [used[i].clip_id == used[i + 1].clip_id for i in range(0, 12, 2)]
@@ -239,16 +248,55 @@ def test_options_in_another_order_keep_their_text() -> None:
 
 
 def test_a_hint_is_mostly_the_right_option() -> None:
-    hints = [with_hint(EXAMPLE, np.random.default_rng(i)).hint.split() for i in range(400)]
-    kept = np.mean([[a == b for a, b in zip(hint, ["It", "moves", "right."], strict=True)] for hint in hints], axis=0)
-    # Its one state is taken from another option in a tenth of the cases; all options begin alike.
-    assert kept[2] == pytest.approx(0.9, abs=0.04)
-    assert (kept[:2] == 1).all()
+    options = ("A. It is left.", "B. It is left, then right.", "C. It is right, then behind.", "D. It is above.")
+    example = replace(EXAMPLE, options=options, answer="B")
+    hints = [with_hint(example, np.random.default_rng(i)).hint[2:] for i in range(400)]
+    first, second = zip(*(hint.split(", then") for hint in hints), strict=True)
+    # A state is taken from another option's same place in a tenth of the cases, where there is one.
+    assert set(first) == {" It is left", " It is right", " It is above"}
+    assert set(second) == {" right.", " behind."}
+    # Of three other options one begins like the right one.
+    assert first.count(" It is left") / 400 == pytest.approx(0.9 + 0.1 / 3, abs=0.04)
+    assert second.count(" right.") / 400 == pytest.approx(0.9 + 0.1 / 2, abs=0.04)
 
 
-def test_the_option_loss_by_hand() -> None:
+def test_the_gsm_alone_is_asked_what_it_reads_in_a_whole_prompt(world: World) -> None:
+    examples = [replace(world.examples[i], shown_frames=FRAMES) for i in (0, 4)]
+    whole = world.collator(training=True)(examples)
+    alone = world.collator(training=True)([replace(e, is_for_gsm=True) for e in examples])
+    assert alone.keys() == {"asked", "state_labels"}
+    assert torch.equal(alone["state_labels"], whole["state_labels"])
+    for ids, mask, prompt, asks in zip(
+        alone["asked"]["question_ids"],
+        alone["asked"]["question_mask"],
+        whole["input_ids"],
+        whole["question_mask"],
+        strict=True,
+    ):
+        assert torch.equal(ids[mask], prompt[asks])
+    kept = []
+    hook = world.model.model.gsm.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    world.model(**{k: v for k, v in whole.items() if k not in ("state_labels", "option_ends")})
+    tokens = world.model(asked=alone["asked"]).geometry_tokens
+    hook.remove()
+    torch.testing.assert_close(tokens, kept[0], atol=1e-5, rtol=1e-5)
+    tokens.sum().backward()
+    assert world.model.get_input_embeddings().weight.grad is None
+    assert world.model.model.gsm.queries.grad is not None
+    world.model.zero_grad(set_to_none=True)
+
+
+def test_state_scores_by_hand() -> None:
+    logits = torch.zeros(1, 2, 4)
+    logits[0, 0, 1] = logits[0, 1, 2] = 3.0
+    labels = torch.tensor([[[1, 2], [1, -100], [2, 1], [0, 0]]])
+    hit, miss = -np.log(1 + 3 * np.exp(-3.0)), -np.log(np.exp(3.0) + 3)
+    expected = [10 * hit, 10 * hit, 10 * miss, 10 * miss]
+    assert state_scores(logits, labels)[0].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_option_scores_by_hand() -> None:
     logits = torch.zeros(1, 6, 9)
     letters = torch.tensor([5, 6, 7, 8])
     logits[0, [1, 2, 3, 4], letters] = torch.tensor([0.0, 3.0, 0.0, 0.0])
-    loss = option_loss(logits, torch.tensor([[1, 2, 3, 4]]), torch.tensor([6]), letters)
-    assert loss.item() == pytest.approx(float(np.log(1 + 3 * np.exp(-3))))
+    assert option_scores(logits, torch.tensor([[1, 2, 3, 4]]), letters).tolist() == [[0, 3, 0, 0]]

@@ -59,15 +59,17 @@ def test_it_writes_a_model_that_answers_and_a_loss_curve(trained: Path) -> None:
         "missing": {},
         "clips": 4,
         "blank_clips": 2,
-        "steps": 6,
+        "steps": 8,
     }
     curve = pd.read_csv(trained / "metrics/train/plots/metrics/loss.tsv", sep="\t")
     assert curve.columns.tolist() == ["step", "loss"]
-    assert curve["step"].tolist() == [2, 4, 6]
+    assert curve["step"].tolist() == [2, 4, 6, 8]
     assert json.loads((trained / "metrics/train/metrics.json").read_text()).keys() == {
         "step",
         "loss",
         "accuracy",
+        "option_accuracy",
+        "state_accuracy",
         "learning_rate",
     }
     # Nothing is left of the run itself, and nothing was done beside it.
@@ -196,7 +198,7 @@ def test_without_the_aids_the_loss_is_the_answers_alone(trained: Path) -> None:
 
 @pytest.mark.parametrize("fusion", ["none", "add"])
 def test_other_fusions_train_too(fusion: Any, tmp_path: Path) -> None:
-    params = replace(SMALL, gsm=GSM(fusion=fusion), train=replace(SMALL.train, steps=2, text_steps=0))
+    params = replace(SMALL, gsm=GSM(fusion=fusion), train=replace(SMALL.train, steps=2, text_steps=0, geometry_steps=0))
     train.run(params, make_project(tmp_path, rows=1, videos=0), workers=1)
     assert load_model(tmp_path / "models/gsm", "cpu")[0].config.gsm["fusion"] == fusion
 
@@ -204,7 +206,7 @@ def test_other_fusions_train_too(fusion: Any, tmp_path: Path) -> None:
 def test_rows_that_cannot_be_used_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_project(tmp_path, rows=1, videos=0)
     (root / "data/cues/clip_1.npz").unlink()
-    train.run(replace(SMALL, train=replace(SMALL.train, steps=1, text_steps=0)), root, workers=1)
+    train.run(replace(SMALL, train=replace(SMALL.train, steps=1, text_steps=0, geometry_steps=0)), root, workers=1)
     summary = json.loads((root / "models/gsm/training_summary.json").read_text())
     assert (summary["questions"], summary["used"]) == (4, 3)
     assert list(summary["missing"].values()) == [1]
@@ -265,7 +267,7 @@ def run_small(root: Path, gsm: GSM = SMALL.gsm, **settings: Any) -> dict[str, An
 
 def test_pi3_trains_with_its_encoder_as_it_was(tmp_path: Path) -> None:
     gsm = GSM(num_tokens=4, encoders=("pi3",))
-    run_small(tmp_path, gsm, text_steps=0, shared_prefix=True, steps=2)
+    run_small(tmp_path, gsm, text_steps=0, geometry_steps=0, shared_prefix=True, steps=2)
     start = train.make_model(SMALL.model, gsm, tmp_path, texts_of(tmp_path))[0].model.geometry["pi3"].state_dict()
     saved = {name: weights(tmp_path)[f"model.geometry.pi3.{name}"] for name in start}
     changed = {name for name, tensor in saved.items() if not torch.equal(tensor, start[name])}
@@ -280,7 +282,7 @@ def test_pi3_trains_with_its_encoder_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_shared_prefix_trains_on_every_question_once_an_epoch(tmp_path: Path) -> None:
-    summary = run_small(tmp_path, shared_prefix=True, questions_per_clip=2, text_steps=1, steps=3)
+    summary = run_small(tmp_path, shared_prefix=True, questions_per_clip=2, text_steps=1, geometry_steps=0, steps=3)
     assert (summary["used"], summary["steps"]) == (12, 4)
 
 

@@ -47,7 +47,7 @@ def build_prompt(
     Args:
         options: four texts that begin with their letters, "A. …".
         video_tokens: <|video_pad|> tokens, vision and geometry together; 0 for a prompt without video.
-        hint: token ids in the place of the video (the warm-up of `dsr.training.curriculum`).
+        hint: token ids in the places of the video and of the question (the warm-up of `dsr.training.curriculum`).
         answer: a letter, for training; '' ends the prompt where the answer is to be read.
     """
 
@@ -57,7 +57,7 @@ def build_prompt(
     span = encode("<|video_pad|>") * video_tokens or list(hint)
     before = encode(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
     video = [*encode("<|vision_start|>"), *span, *encode("<|vision_end|>")] if span else []
-    lines = [encode(f"{line}\n") for line in (f"{question}\nOptions:", *options)]
+    lines = [encode(f"{line}\n") for line in ("Options:" if hint else f"{question}\nOptions:", *options)]
     text = [*chain.from_iterable(lines), *encode(INSTRUCTION)]
     ends = (len(before) + len(video) - 1 + np.cumsum([len(line) for line in lines])).tolist()[1:]
     header = encode("<|im_end|>\n<|im_start|>assistant\n")

@@ -20,6 +20,7 @@ for the scale as well. What was not observed is zero with a validity of zero.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,12 @@ CAMERA_LABEL = "camera"
 LARGEST = 10.0
 """Values are clipped to this: a far background must not drown the rest."""
 MAX_LABEL_TOKENS = 8
+CAMERA_AXES = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
+"""The camera as an agent: its forward, left and up axes, as columns, in its own (OpenCV) frame."""
+REACH = 2
+"""Frames before and after one between which a velocity is taken."""
+NEAREST, SLOWEST = 0.05, 0.02
+"""Median depths, and those a second: less counts as this much."""
 PERIODS = np.array([2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
 """Seconds; a time is told by its sine and cosine at each."""
 PADDING = -1
@@ -148,10 +155,14 @@ class PointMapEncoder(GeometryEncoder):
 class TrackEncoder(GeometryEncoder):
     """Tracked things and the camera over time.
 
-    `values` [k, 52] float32, for each of a group's two frames: visible, is an agent, is the camera, orientation
+    `values` [k, 110] float32, for each of a group's two frames: visible, is an agent, is the camera, orientation
     confidence (4); box centre and size as shares of the picture (4); centre in the first camera's frame (3) and in the
-    current camera's (3); forward and left axis in the first camera's frame (3 + 3). All zero in a frame where the
-    thing is not visible. Then the group's time (12). The camera is an agent whose box is the whole picture.
+    current camera's (3), direction (3) and logarithm of the distance (1) from the current camera; forward and left axis
+    in the first camera's frame (6) and in the current camera's (6); in the thing's own axes, direction of the camera
+    (3) and where the camera faces (3); velocity in the first camera's frame (3), its direction in the current camera's
+    axes (3) and in the thing's own (3), direction of motion as the moving camera sees it (3), logarithm of the speed
+    (1). All zero in a frame where the thing is not visible, as is what is not known. Then the group's time (12). The
+    camera is an agent whose box is the whole picture.
     `words` [k, 8] int64, token ids of the label, PADDING after them.
     """
 
@@ -160,13 +171,13 @@ class TrackEncoder(GeometryEncoder):
 
     def __init__(self, config: PretrainedConfig, sizes: Mapping[str, int] | None = None) -> None:
         super().__init__()
-        self.merger = merger(FRAMES * 20 + 2 * len(PERIODS), config)
+        self.merger = merger(FRAMES * 49 + 2 * len(PERIODS), config)
         self.label = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
     @staticmethod
     def extract(cues: ClipCues, grid: Grid, encode: Encode) -> dict[str, np.ndarray]:
         view = _View.of(cues, grid)
-        things = np.concatenate([_tracks(cues, view), _camera(view)])  # [n + 1, t, 20]
+        things = _things(cues, view)
         n = len(things)
         things = things.reshape(n, grid.groups, FRAMES, -1)
         visible = things[..., 0]  # [n + 1, g, 2]
@@ -307,6 +318,8 @@ class _View:
     """[t, 3] current camera's position in the first camera's frame, in median depths."""
     time: np.ndarray
     """[groups, 12] sines and cosines of each group's mean time."""
+    seconds: np.ndarray
+    """[t] float64, times of the frames."""
     scale: float
     """The median depth of the shown frames: of their points, or of their tracks where there is no point map."""
 
@@ -320,46 +333,75 @@ class _View:
             depth = cues.centers[:, : last + 1][cues.visible[:, : last + 1]][:, 2]
         scale = float(np.median(depth)) if len(depth) else 1.0
         scale = scale if scale > 0 else 1.0
-        phase = 2 * np.pi * cues.timestamps[frames].reshape(-1, FRAMES).mean(axis=1, keepdims=True) / PERIODS
+        seconds = cues.timestamps[frames]
+        phase = 2 * np.pi * seconds.reshape(-1, FRAMES).mean(axis=1, keepdims=True) / PERIODS
         time = np.concatenate([np.sin(phase), np.cos(phase)], axis=-1)
-        return cls(frames, first_from_camera[:, :3, :3], first_from_camera[:, :3, 3] / scale, time, scale)
+        return cls(frames, first_from_camera[:, :3, :3], first_from_camera[:, :3, 3] / scale, time, seconds, scale)
 
 
-def _tracks(cues: ClipCues, view: _View) -> np.ndarray:
-    """[n, t, 20] values of the tracks; see TrackEncoder."""
-    frames, n = view.frames, cues.num_tracks
-    visible = cues.visible[:, frames, None]
+def _things(cues: ClipCues, view: _View) -> np.ndarray:
+    """[n + 1, t, 49] values of the tracks and, last, of the camera; see TrackEncoder."""
+    frames, n, t = view.frames, cues.num_tracks, len(view.frames)
+
+    def with_camera(tracks: np.ndarray, camera: Any) -> np.ndarray:
+        """[n + 1, t, ...] in the order of the result, from [n, t, ...] and a frame's value for the camera."""
+        return np.concatenate([tracks, np.broadcast_to(camera, (1, *tracks.shape[1:]))])
+
     size = np.array([cues.meta["width"], cues.meta["height"]], np.float64)
-    corners = cues.boxes[:, frames].reshape(n, len(frames), 2, 2) / size
-    centers = cues.centers[:, frames] / view.scale
-    axes = view.rotation @ cues.orientations[:, frames]  # first camera from agent
+    corners = cues.boxes[:, frames].reshape(n, t, 2, 2) / size
+    visible = with_camera(cues.visible[:, frames], True)
+    is_agent = with_camera(np.repeat(cues.is_agent[:, None], t, axis=1), True)
+    is_camera = with_camera(np.zeros((n, t), bool), True)
+    axes = with_camera(cues.orientations[:, frames].astype(np.float64), CAMERA_AXES)  # camera from agent
+    seen_from_first = view.rotation @ axes
+    centers = with_camera(cues.centers[:, frames] / view.scale, 0.0)
+    directions, distances = _direction(centers)
+    places = np.einsum("tij,ntj->nti", view.rotation, centers) + view.position
+    velocity = _velocity(places, visible, view.seconds)
+    heading, speed = _direction(velocity)
     values = [
-        visible,
-        visible & cues.is_agent[:, None, None],
-        np.zeros_like(visible),
-        cues.orientation_confidence[:, frames, None],
-        corners.mean(axis=2),
-        corners[:, :, 1] - corners[:, :, 0],
-        np.einsum("tij,ntj->nti", view.rotation, centers) + view.position,
+        *(a[..., None] for a in (visible, visible & is_agent, is_camera)),
+        with_camera(cues.orientation_confidence[:, frames], 1.0)[..., None],
+        with_camera(corners.mean(axis=2), 0.5),
+        with_camera(corners[:, :, 1] - corners[:, :, 0], 1.0),
+        places,
         centers,
-        axes[..., 0],
-        axes[..., 1],
+        directions,
+        np.log(np.maximum(distances, NEAREST)),
+        *(seen_from_first[..., axis] for axis in (0, 1)),
+        *(axes[..., axis] for axis in (0, 1)),
+        np.einsum("ntij,nti->ntj", axes, -directions),
+        axes[..., 2, :],
+        velocity,
+        np.einsum("tij,nti->ntj", view.rotation, heading),
+        np.einsum("ntij,nti->ntj", seen_from_first, heading),
+        _direction(_velocity(centers, visible, view.seconds))[0],
+        np.log(np.maximum(speed, SLOWEST)),
     ]
-    return np.where(visible, np.nan_to_num(np.concatenate(values, axis=-1)), 0.0)
+    return np.where(visible[..., None], np.nan_to_num(np.concatenate(values, axis=-1)), 0.0)
 
 
-def _camera(view: _View) -> np.ndarray:
-    """[1, t, 20] values of the camera: forward is its z axis, left its negative x axis."""
-    t = len(view.frames)
-    known = [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0]
-    parts = [
-        np.broadcast_to(known, (t, len(known))),
-        view.position,
-        np.zeros((t, 3)),
-        view.rotation[..., 2],
-        -view.rotation[..., 0],
-    ]
-    return np.concatenate(parts, axis=-1)[None]
+def _direction(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors [..., 3], shorter where there is hardly a direction, and lengths [..., 1]."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(length, SLOWEST), length
+
+
+def _velocity(places: np.ndarray, visible: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """[n, t, 3] change a second of places [n, t, 3] that are visible [n, t], at times [t].
+
+    Between the frames up to REACH before and after, or nearer ones where those do not show the thing; NaN where there
+    are none.
+    """
+    t = np.arange(len(seconds))
+    velocity = np.full(places.shape, np.nan)
+    for reach in range(1, REACH + 1):
+        before, after = np.maximum(t - reach, 0), np.minimum(t + reach, t[-1])
+        span = seconds[after] - seconds[before]
+        seen = visible[:, before] & visible[:, after] & (span > 0)
+        change = (places[:, after] - places[:, before]) / np.where(span > 0, span, 1.0)[:, None]
+        velocity = np.where(seen[..., None], change, velocity)
+    return velocity
 
 
 def _pool(values: np.ndarray, grid: Grid) -> np.ndarray:

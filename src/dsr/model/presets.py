@@ -38,7 +38,7 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 """In the order of Qwen's vocabulary, without its object and box tokens."""
-VOCABULARY = 2048
+VOCABULARY = 4096
 TINY_PI3 = {"width": 32, "depth": 2, "heads": 2, "grid": 16}
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -48,8 +48,10 @@ CHAT_TEMPLATE = (
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_WORDS = r" ?\d+\.\d| ?\p{L}+| ?\d| ?[^\s\p{L}\p{N}]+|\s"
-"""Words, and numbers with one decimal as one piece: a question's times are words to a model of this size."""
+_STATE = r"(?<=^[A-D]\.)(?:(?!, then|\.).)+|, then(?:(?!, then|\.).)+"
+_WORDS = rf"{_STATE}| ?\d+\.\d| ?\p{{L}}+|,? ?\d{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+|\s"
+"""Words; numbers, a box's with the comma before them; and in a line that begins with an option's letter what stands
+between two ", then" ("It is in front and left"). To a model of this size a time, a coordinate and a state are words."""
 
 
 def train_tokenizer(texts: Iterable[str]) -> Qwen2TokenizerFast:

@@ -17,12 +17,14 @@ Letters: b samples, s tokens of a sample (of a packed row), v videos of the whol
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.modeling_outputs import ModelOutput
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VLCausalLMOutputWithPast,
     Qwen2_5_VLModel,
@@ -253,13 +255,15 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         fusion = self.config.gsm["fusion"]
         if fusion == "none":
             return video, None
-        tokens = self._encode_geometry(geometry or {}, pixel_values_videos, grid_thw)
+        tokens = self._encode_geometry(geometry or {}, pixel_values_videos, grid_thw, self.get_input_embeddings())
         if fusion == "gsm":
             return video, tokens
         return [self._add(*part) for part in zip(video, tokens.states, tokens.cells, grid_thw, strict=True)], None
 
-    def _encode_geometry(self, geometry: Geometry, pixel_values_videos: Tensor, grid_thw: Tensor) -> GeometryTokens:
-        words, encoded = self.get_input_embeddings(), []
+    def _encode_geometry(
+        self, geometry: Geometry, pixel_values_videos: Tensor | None, grid_thw: Tensor, words: nn.Embedding
+    ) -> GeometryTokens:
+        encoded = []
         own = {"patches": pixel_values_videos, "grid_thw": grid_thw}
         for name, encoder in self.geometry.items():
             inputs = geometry.get(name, own if encoder.reads_video else {})
@@ -291,6 +295,21 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         time = tokens.cells[..., 0] * step.reshape(-1, 1) * self.config.vision_config.tokens_per_second
         positions = torch.stack([time.long(), tokens.cells[..., 1], tokens.cells[..., 2]]) * tokens.mask
         return self.gsm(question, mask, tokens.states.to(question.dtype), tokens.mask, positions, videos)
+
+    def select(self, asked: Mapping[str, Any]) -> Tensor:
+        """[b, N, d] geometry tokens for questions, each about a video of its own, without the language model.
+
+        No gradient goes into the word embeddings: the language model goes by them too.
+
+        Args:
+            asked: question_ids [b, l], question_mask [b, l], and geometry, video_grid_thw, second_per_grid_ts and, for
+                an encoder of frames, pixel_values_videos as in `forward`.
+        """
+        words = nn.Embedding.from_pretrained(self.get_input_embeddings().weight.detach())
+        grid_thw, patches = asked["video_grid_thw"], asked.get("pixel_values_videos")
+        tokens = self._encode_geometry(asked["geometry"], patches, grid_thw, words)
+        question = words(asked["question_ids"])
+        return self._select(question, asked["question_mask"], tokens, asked["second_per_grid_ts"])
 
     def get_rope_index(
         self,
@@ -343,6 +362,14 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         return torch.cat(parts, dim=1)
 
 
+@dataclass
+class GSMOutput(ModelOutput):
+    """Of the GSM alone."""
+
+    geometry_tokens: Tensor | None = None
+    """[b, N, d]."""
+
+
 class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     """With a language modelling head. Loads folders of plain Qwen2.5-VL too: what they lack starts at random."""
 
@@ -384,6 +411,7 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         question_mask: Tensor | None = None,
         packing: Packing | None = None,
         reads: Tensor | None = None,
+        asked: Mapping[str, Any] | None = None,
         logits_to_keep: int = 0,
         **kwargs: Any,
     ) -> Any:
@@ -394,7 +422,11 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 padded on the left need logits for their answers alone.
             packing, reads: of a packed row. The logits are [b, r, vocabulary] of the places `reads` [b, r] in it, the
                 labels [b, r].
+            asked: in the place of all else, questions for the GSM alone (Qwen2_5_VLGSMModel.select); the output is
+                their `geometry_tokens` (dsr.training.curriculum).
         """
+        if asked is not None:
+            return GSMOutput(geometry_tokens=self.model.select(asked))
         if packing is not None:
             if reads is None or question_mask is None:
                 raise ValueError("a packed row needs reads and question_mask")

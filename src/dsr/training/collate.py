@@ -9,14 +9,14 @@ Letters: b samples, s tokens, r tokens that are read, v videos (one a sample, or
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import compress, groupby
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dsr.model.chat import ANSWER_TOKENS, Prompt, build_prompt
+from dsr.model.chat import ANSWER_TOKENS, LETTERS, Prompt, build_prompt
 from dsr.model.geometry_encoders import ENCODERS, PADDING, Grid, pad_arrays
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
 from dsr.model.shared_prefix import Clip, Packing
@@ -39,8 +39,9 @@ class Collator:
         control: `score` gives all that there is; `blind` neither video nor geometry; `shuffled_geometry` the video with
             the geometry of another clip.
         donors: for `shuffled_geometry`, the clip that lends each clip its geometry.
-        training: add `labels` [b, s], a loss on the answer alone, and `state_labels` [b, N], the tokens of the right
-            option, for dsr.training.curriculum.
+        training: add `labels` [b, s], a loss on the answer alone; and for dsr.training.curriculum `option_ends` [b, 4],
+            the places of the options' last tokens, and `state_labels` [b, 4, N], the tokens that spell each option, the
+            right one first; examples for the GSM alone become `asked` and `state_labels`.
         shared_prefix: pack samples about the same frames of a clip together, where all of a batch have a video.
     """
 
@@ -61,6 +62,8 @@ class Collator:
         self.shared_prefix = shared_prefix
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
+        if all(example.is_for_gsm for example in examples):
+            return self._for_gsm(examples)
         # A store may make what it shows anew each time (dsr.evaluation.shown_clips).
         shown = {(e.clip_id, e.shown_frames, bool(e.hint)): e for e in examples}
         made = {key: self._video(example) for key, example in shown.items()}
@@ -136,19 +139,21 @@ class Collator:
             example.question,
             example.options,
             video_tokens=tokens,
-            hint=self._encode(example.hint) if example.hint else (),
+            hint=self._spelled(example.hint) if example.hint else (),
             answer=example.answer if self.training else "",
         )
 
     def _vision_tokens(self, video: Video) -> int:
         return int(np.prod(video.grid_thw)) // self.config.vision_config.spatial_merge_size**2
 
-    def _vision(self, seen: Sequence[tuple[Example, Video]]) -> dict[str, Any]:
+    def _vision(self, seen: Sequence[tuple[Example, Video]], patches: bool = True) -> dict[str, Any]:
         inputs: dict[str, Any] = {
-            "pixel_values_videos": normalise(torch.cat([video.patches for _, video in seen]), self.processor),
             "video_grid_thw": torch.tensor([video.grid_thw for _, video in seen]),
             "second_per_grid_ts": torch.tensor([self.store.seconds_per_group(e.clip_id) for e, _ in seen]),
         }
+        if patches:
+            pixels = torch.cat([video.patches for _, video in seen])
+            inputs["pixel_values_videos"] = normalise(pixels, self.processor)
         if self.config.gsm["fusion"] != "none":
             geometry = {name: self._geometry(name, seen) for name in self.config.gsm["encoders"]}
             inputs["geometry"] = {name: arrays for name, arrays in geometry.items() if arrays}
@@ -174,20 +179,31 @@ class Collator:
             "grid_thw": torch.tensor([video.grid_thw for video in lent]),
         }
 
+    def _for_gsm(self, examples: Sequence[Example]) -> Batch:
+        """What Qwen2_5_VLGSMModel.select takes, and what should come out."""
+        seen = [(example, self.store.video(example.clip_id, example.shown_frames)) for example in examples]
+        prompts = [self._prompt(example, None) for example in examples]
+        questions = [list(compress(prompt.input_ids, prompt.asks)) for prompt in prompts]
+        asked = {
+            "question_ids": _pad_left(questions, self.processor.tokenizer.pad_token_id),
+            "question_mask": _pad_left([[1] * len(ids) for ids in questions], 0).bool(),
+            **self._vision(seen, patches=any(ENCODERS[name].reads_video for name in self.config.gsm["encoders"])),
+        }
+        return Batch(asked=asked, state_labels=self._state_labels(examples))
+
     def _state_labels(self, examples: Sequence[Example]) -> Tensor:
-        labels = torch.full((len(examples), self.config.num_geometry_tokens), IGNORED)
-        for row, example in zip(labels, examples, strict=True):
-            ids = self._encode(right_option(example))[: len(row)]
-            row[: len(ids)] = torch.tensor(ids)
+        """[b, 4, N] int64, the right option's first, IGNORED after each one's tokens."""
+        labels = torch.full((len(examples), len(LETTERS), self.config.num_geometry_tokens), IGNORED)
+        for rows, example in zip(labels, examples, strict=True):
+            for row, option in zip(rows, sorted(example.options, key=lambda o: o[0] != example.answer), strict=True):
+                ids = self._spelled(option)[: len(row)]
+                row[: len(ids)] = torch.tensor(ids)
         return labels
 
-    def _encode(self, text: str) -> list[int]:
-        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def right_option(example: Example) -> str:
-    """The right option's text without its letter, with the space before it."""
-    return next(option[2:] for option in example.options if option[0] == example.answer)
+    def _spelled(self, option: str) -> list[int]:
+        """Tokens of an option's line without its letter."""
+        ids = self.processor.tokenizer([option, option[:2]], add_special_tokens=False)["input_ids"]
+        return ids[0][len(ids[1]) :]
 
 
 def length_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:

@@ -1,16 +1,22 @@
 """Which questions a run is given, in which order and form: a function of the seed alone, so that a run that was killed
 goes on exactly where it stopped. And the losses that a model from random initialisation needs.
 
-Such a model cannot read options; learning to match them holds everything up, not the geometry. Three aids, made from
-the training rows alone, for the small preset; all are off for a published backbone, and nothing of them is left at
-evaluation:
+Such a model cannot read options; learning to match them holds everything up, not the geometry. So the small preset is
+taught in lessons made from the training rows alone. All are off for a published backbone, and nothing of them is left
+at evaluation:
 
-- Warm-up on text (`train.text_steps`): in the place of the video stands a noisy copy of the right option, and the
-  model learns to find it among the four.
-- Option loss (`train.option_loss`): at the end of each option the model is asked whether this is the one. The logit of
-  the option's own letter there, compared over the four, should single out the right one.
-- State loss (`train.state_loss`): the language model's head, applied to the geometry tokens, should spell the right
-  option. The tokens then stand where the copy stood in the warm-up, and say the same.
+1. Options (`train.text_steps`): in the places of video and question stands a noisy copy of the right option, and the
+   language model learns to find it among the four.
+2. Geometry (`train.geometry_steps`, fusion `gsm`): the GSM is asked without the language model, whose words stay as
+   they are. Its tokens should spell the right option (state loss), and then stand where the copy stood, and say the
+   same. Such a step costs a tenth of one with the language model.
+3. Whole questions (`train.steps`), with
+
+- option loss (`train.option_loss`, also in lesson 1): the letter after the prompt is to be right among the four, not in
+  the whole vocabulary alone, and at the end of each option the model is asked whether this is the one: the logit of the
+  option's own letter there, compared over the four, should single out the right one;
+- state loss (`train.state_loss`): the geometry tokens go on spelling. The language model's head is applied to them, and
+  the right option should be more likely than the other three.
 """
 
 from collections.abc import Sequence
@@ -18,45 +24,45 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from dsr.model.chat import LETTERS
 from dsr.model.qwen2_5_vl_gsm import IGNORED
-from dsr.training.collate import right_option, text_length
 from dsr.training.records import Example
 
+SHARPNESS = 10.0
+"""Of the options' mean log-probabilities, where the state loss compares them."""
 NOISE = 0.1
-"""Share of the states of a hint that are replaced by states of the question's other options."""
+"""Share of the states of a hint that are replaced by another option's state in the same place."""
 _THEN = ", then"
-BUCKET = 16
-"""Batches among which questions are sorted by length: little padding, and still a random order."""
 
 
 @dataclass(frozen=True)
 class Curriculum(Dataset[Example]):
-    """The examples of a run in the order in which they are used; each `batch_size` of them are alike in length."""
+    """The examples of a run in the order in which they are used."""
 
     examples: Sequence[Example]
     batch_size: int
     text_batches: int
-    """Batches of the warm-up."""
+    """Batches of options alone."""
+    geometry_batches: int
+    """Batches for the GSM alone."""
     batches: int
-    """Batches after it."""
+    """Batches of whole questions."""
     shuffle_options: bool
     seed: int
     questions_per_clip: int = 1
     """Above 1, up to so many questions about the same frames of a clip follow one another, for a shared prefix."""
 
     def __post_init__(self) -> None:
-        rows = _order(self.examples, self.batch_size, self.text_batches, [self.seed, 0])
+        rows = _order(len(self.examples), self.text_batches * self.batch_size, [self.seed, 0])
+        rows += _order(len(self.examples), self.geometry_batches * self.batch_size, [self.seed, 3])
+        needed = self.batches * self.batch_size
         if self.questions_per_clip > 1:
-            rows += _grouped_order(
-                self.examples, self.questions_per_clip, self.batches * self.batch_size, [self.seed, 1]
-            )
+            rows += _grouped_order(self.examples, self.questions_per_clip, needed, [self.seed, 1])
         else:
-            rows += _order(self.examples, self.batch_size, self.batches, [self.seed, 1])
+            rows += _order(len(self.examples), needed, [self.seed, 1])
         object.__setattr__(self, "_rows", rows)
 
     def __len__(self) -> int:
@@ -67,7 +73,10 @@ class Curriculum(Dataset[Example]):
         example = self.examples[self._rows[index]]
         if self.shuffle_options:
             example = permute_options(example, rng.permutation(len(LETTERS)))
-        return with_hint(example, rng) if index < self.text_batches * self.batch_size else example
+        batch = index // self.batch_size
+        if batch < self.text_batches:
+            return with_hint(example, rng)
+        return replace(example, is_for_gsm=batch < self.text_batches + self.geometry_batches)
 
 
 def permute_options(example: Example, order: np.ndarray) -> Example:
@@ -77,50 +86,47 @@ def permute_options(example: Example, order: np.ndarray) -> Example:
 
 
 def with_hint(example: Example, rng: np.random.Generator) -> Example:
-    """The question with a noisy copy of its right option as the hint: some of its states are those of other options."""
-    others = [state for option in example.options if option[0] != example.answer for state in option[2:].split(_THEN)]
-    states = right_option(example).split(_THEN)
-    noisy = [str(rng.choice(others)) if rng.random() < NOISE else state for state in states]
-    return replace(example, hint=_THEN.join(noisy))
+    """The question with a noisy copy of its right option as the hint: some of its states are those that another option
+    has there."""
+    states = [option.removesuffix(".").split(_THEN) for option in example.options]
+    right = states[LETTERS.index(example.answer)]
+    noisy = [
+        str(rng.choice([other[i] for other in states if i < len(other)])) if rng.random() < NOISE else state
+        for i, state in enumerate(right)
+    ]
+    return replace(example, hint=f"{_THEN.join(noisy)}.")
 
 
-def option_loss(logits: Tensor, option_ends: Tensor, answers: Tensor, letters: Tensor) -> Tensor:
-    """Cross-entropy over the options of the logit of each option's letter at its end.
+def option_scores(logits: Tensor, option_ends: Tensor, letters: Tensor) -> Tensor:
+    """The logit of each option's letter at the option's end, [b, 4].
 
     Args:
         logits: [b, s, vocabulary].
         option_ends: [b, 4] int64, place of each option's last token.
-        answers: [b] int64, token of the right letter.
         letters: [4] int64, tokens of the letters.
     """
     rows = torch.arange(len(logits), device=logits.device)[:, None]
-    scores = logits[rows, option_ends, letters]  # [b, 4]
-    return F.cross_entropy(scores.float(), (answers[:, None] == letters).long().argmax(-1))
+    return logits[rows, option_ends, letters].float()
 
 
-def state_loss(logits: Tensor, state_labels: Tensor) -> Tensor:
-    """Cross-entropy of spelling the right option.
+def state_scores(logits: Tensor, state_labels: Tensor) -> Tensor:
+    """How well the geometry tokens spell each option: SHARPNESS times the mean log-probability of its tokens, [b, 4].
 
     Args:
         logits: [b, N, vocabulary] of the geometry tokens.
-        state_labels: [b, N] int64, IGNORED beyond the option's text.
+        state_labels: [b, 4, N] int64, IGNORED beyond the option's text.
     """
-    return F.cross_entropy(logits.float().flatten(0, 1), state_labels.flatten(), ignore_index=IGNORED)
+    log_probs = logits.float().log_softmax(-1).transpose(1, 2)  # [b, vocabulary, N]
+    spelled = state_labels != IGNORED
+    chosen = log_probs.gather(1, state_labels.clamp(min=0)) * spelled
+    return SHARPNESS * chosen.sum(-1) / spelled.sum(-1).clamp(min=1)
 
 
-def _order(examples: Sequence[Example], batch_size: int, batches: int, seed: list[int]) -> list[int]:
-    """Rows of `batches` batches: epoch after epoch of all examples, each in a new order."""
+def _order(count: int, needed: int, seed: list[int]) -> list[int]:
+    """`needed` rows: epoch after epoch of `count` examples, each in a new order."""
     rng = np.random.default_rng(seed)
-    lengths = np.array([text_length(example) for example in examples])
-    needed, rows = batches * batch_size, np.zeros(0, np.int64)
-    while len(rows) < needed:
-        rows = np.concatenate([rows, rng.permutation(len(examples))])
-    rows = rows[:needed].reshape(batches, batch_size)
-    for start in range(0, batches, BUCKET):
-        bucket = rows[start : start + BUCKET]
-        by_length = bucket.ravel()[np.argsort(lengths[bucket.ravel()], kind="stable")]
-        rows[start : start + BUCKET] = rng.permutation(by_length.reshape(bucket.shape))
-    return rows.ravel().tolist()
+    epochs = [rng.permutation(count) for _ in range(-(-needed // count))]
+    return np.concatenate([np.zeros(0, np.int64), *epochs])[:needed].tolist()
 
 
 def _grouped_order(examples: Sequence[Example], together: int, needed: int, seed: list[int]) -> list[int]:

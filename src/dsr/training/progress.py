@@ -1,6 +1,5 @@
 """What a training run shows while it goes on: a bar, and a line each tenth with loss, speed, memory and time left."""
 
-import math
 import resource
 import time
 from collections.abc import Iterator
@@ -15,6 +14,9 @@ from dsr import console
 from dsr.files import write_bytes
 from dsr.training.launch import is_first, wait_for_all, world_size
 
+ACCURACIES = {"accuracy": "accuracy", "option_accuracy": "at options", "state_accuracy": "by geometry tokens"}
+"""What a step may log, and what it is called: right letters, right where the option loss reads, and right by what the
+geometry tokens spell."""
 COMPLETE = "complete"
 """File in a checkpoint that was written to its end."""
 
@@ -55,9 +57,10 @@ class ProgressCallback(TrainerCallback):
             questions, tokens = self.meter.rates()
             done = max(state.global_step - self.first_step, 1)
             left = (time.monotonic() - self.meter.started) / done * (state.max_steps - state.global_step)
+            told = "".join(f"{name} {logs[key]:.1%}  " for key, name in ACCURACIES.items() if key in logs)
             console.console.print(
                 f"step {state.global_step:,}/{state.max_steps:,}  loss {logs['loss']:.3f}  "
-                f"accuracy {logs.get('accuracy', math.nan):.1%}  {questions:.1f} questions/s  {tokens:,.0f} tokens/s  "
+                f"{told}{questions:.1f} questions/s  {tokens:,.0f} tokens/s  "
                 f"{memory_gib():.1f} GiB  {duration(left)} left"
             )
 

@@ -47,7 +47,9 @@ class Example:
     shown_frames: int
     """The model is given this many of the clip's cue frames, from the first one on, and their geometry."""
     hint: str = ""
-    """Text in the place of the video and its geometry (dsr.training.curriculum)."""
+    """Options alone: an option's line in the places of video and question (dsr.training.curriculum)."""
+    is_for_gsm: bool = False
+    """Geometry alone: the GSM is asked without the language model (dsr.training.curriculum)."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from dvclive import Live
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -37,10 +38,10 @@ from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGenerat
 from dsr.params import PRESETS, Params, Train
 from dsr.splits.split import read_questions
 from dsr.training.collate import Collator
-from dsr.training.curriculum import Curriculum, option_loss, state_loss
+from dsr.training.curriculum import Curriculum, option_scores, state_scores
 from dsr.training.launch import deepspeed_config, is_first, processes_to_start, start, wait_for_all, world_size
 from dsr.training.lora import MARK, add_adapters, merge_adapters
-from dsr.training.progress import COMPLETE, Meter, ProgressCallback, duration, memory_gib
+from dsr.training.progress import ACCURACIES, COMPLETE, Meter, ProgressCallback, duration, memory_gib
 from dsr.training.records import ClipStore, Example, Missing, load_examples
 
 QUESTIONS = Path("data/qa/train.parquet")
@@ -59,6 +60,8 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     Raises:
         StageError: no questions, none that can be used, no backbone, a loss that is not a number.
     """
+    if params.gsm.fusion != "gsm":
+        params = dataclasses.replace(params, train=dataclasses.replace(params.train, geometry_steps=0))
     if processes := processes_to_start(params.train):
         start(processes, root, workers)
         return
@@ -134,6 +137,7 @@ def make_curriculum(examples: Sequence[Example], train: Train) -> Curriculum:
         examples,
         train.batch_size,
         text_batches=train.text_steps * together,
+        geometry_batches=train.geometry_steps * together,
         batches=steps * together,
         shuffle_options=train.shuffle_options,
         seed=train.seed,
@@ -170,8 +174,6 @@ def make_trainer(
         per_device_train_batch_size=train.batch_size,
         gradient_accumulation_steps=train.accumulation,
         learning_rate=train.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(train.lr_warmup * steps),
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         bf16=train.bf16,
@@ -224,7 +226,7 @@ class GSMTrainer(Trainer):
         self.settings = train
         self.meter = Meter()
         self._selected: Tensor | None = None
-        self._right = self._asked = 0
+        self._counts: dict[str, list[bool]] = defaultdict(list)
         self._letters = torch.tensor(self.model.config.letter_token_ids)
         gsm = getattr(self.model.model, "gsm", None)
         if gsm is not None and train.state_loss:
@@ -239,6 +241,22 @@ class GSMTrainer(Trainer):
             self.optimizer = optimizer(groups, betas=(0.9, 0.999), eps=1e-8)
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Up, and down as a cosine, in each lesson of the curriculum."""
+        if self.lr_scheduler is None:
+            first, second = self.settings.text_steps, self.settings.text_steps + self.settings.geometry_steps
+            lessons = (first, 0), (second, first), (num_training_steps, second)
+
+            def share(step: int) -> float:
+                end, start = next((lesson for lesson in lessons if step < lesson[0]), lessons[-1])
+                up = math.ceil(self.settings.lr_warmup * (end - start))
+                if step - start < up:
+                    return (step - start) / up
+                return 0.5 * (1 + math.cos(math.pi * (step - start - up) / max(end - start - up, 1)))
+
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
+        return self.lr_scheduler
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
@@ -247,37 +265,70 @@ class GSMTrainer(Trainer):
         Raises:
             StageError: no answer token in the batch, or a loss that is not finite.
         """
-        step = self.state.global_step + 1
-        inputs = dict(inputs)
-        state_labels, option_ends = inputs.pop("state_labels", None), inputs.pop("option_ends", None)
-        labels = inputs["labels"][:, -ANSWER_TOKENS:]
-        if (labels == IGNORED).any() or (inputs["labels"] != IGNORED).sum() != labels.numel():
-            raise StageError(f"train: step {step} has a sample without an answer; check the answers of {QUESTIONS}")
-        # The option loss reads logits all over the prompt; else those of the answer are enough.
-        keep = 0 if self.settings.option_loss else ANSWER_TOKENS + 1
-        outputs = model(**inputs, logits_to_keep=keep, use_cache=False)
-        loss, letters = outputs.loss, self._letters.to(labels.device)
-        if self.settings.option_loss:
-            loss = loss + self.settings.option_loss * option_loss(outputs.logits, option_ends, labels[:, 0], letters)
-        if self._selected is not None and state_labels is not None:
-            spelled = self.accelerator.unwrap_model(model).lm_head(self._selected)
-            loss = loss + self.settings.state_loss * state_loss(spelled, state_labels)
+        lesson = self._geometry_loss if "asked" in inputs else self._question_loss
+        loss, outputs = lesson(model, **inputs)
         if not torch.isfinite(loss):
             raise StageError(
-                f"train: the loss of step {step} is {loss.item()}; lower train.learning_rate or train.gsm_learning_rate"
+                f"train: the loss of step {self.state.global_step + 1} is {loss.item()}; "
+                "lower train.learning_rate or train.gsm_learning_rate"
             )
-        predicted = letters[outputs.logits[:, -ANSWER_TOKENS - 1, letters].argmax(-1)]
-        self._right, self._asked = self._right + int((predicted == labels[:, 0]).sum()), self._asked + len(labels)
+        return (loss, outputs) if return_outputs else loss
+
+    def _question_loss(
+        self,
+        model: nn.Module,
+        option_ends: Tensor,
+        state_labels: Tensor | None = None,
+        **inputs: Any,
+    ) -> tuple[Tensor, Any]:
+        labels = inputs["labels"][:, -ANSWER_TOKENS:]
+        if (labels == IGNORED).any() or (inputs["labels"] != IGNORED).sum() != labels.numel():
+            step = self.state.global_step + 1
+            raise StageError(f"train: step {step} has a sample without an answer; check the answers of {QUESTIONS}")
+        # From the first place on that a loss reads: the end of the first option, or the answer.
+        keep = ANSWER_TOKENS + 1
+        if self.settings.option_loss and "packing" not in inputs:
+            first = int(option_ends.min())
+            keep, option_ends = inputs["input_ids"].shape[1] - first, option_ends - first
+        outputs = model(**inputs, logits_to_keep=keep, use_cache=False)
+        loss, letters = outputs.loss, self._letters.to(labels.device)
+        right = (labels[:, :1] == letters).long().argmax(-1)
+        chosen = outputs.logits[:, -ANSWER_TOKENS - 1, letters].float()
+        self._count("accuracy", chosen, right)
+        if self.settings.option_loss:
+            scores = option_scores(outputs.logits, option_ends, letters)
+            self._count("option_accuracy", scores, right)
+            # In its first lesson the model learns to tell options apart much later if it must also learn to write.
+            loss = loss * (self.state.global_step >= self.settings.text_steps)
+            both = F.cross_entropy(chosen, right) + F.cross_entropy(scores, right)
+            loss = loss + self.settings.option_loss * both
+        if self._selected is not None and state_labels is not None:
+            spelled = self.accelerator.unwrap_model(model).lm_head(self._selected)
+            loss = loss + self.settings.state_loss * self._state_loss(spelled, state_labels)
         self.meter.questions += len(labels)
         self.meter.tokens += (
             int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else inputs["input_ids"].numel()
         )
-        return (loss, outputs) if return_outputs else loss
+        return loss, outputs
+
+    def _geometry_loss(self, model: nn.Module, asked: dict[str, Any], state_labels: Tensor) -> tuple[Tensor, Any]:
+        """The state loss alone, into a language model that stays as it is."""
+        head = self.accelerator.unwrap_model(model).lm_head.weight.detach()
+        self.meter.questions += len(state_labels)
+        self.meter.tokens += int(asked["question_mask"].sum())
+        outputs = model(asked=asked)
+        return self._state_loss(F.linear(outputs.geometry_tokens, head), state_labels), outputs
+
+    def _state_loss(self, spelled: Tensor, state_labels: Tensor) -> Tensor:
+        scores = state_scores(spelled, state_labels)
+        first = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+        self._count("state_accuracy", scores, first)
+        return F.cross_entropy(scores, first)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs and self._asked:
-            logs["accuracy"] = self._right / self._asked
-            self._right = self._asked = 0
+        if "loss" in logs:
+            logs |= {name: sum(right) / len(right) for name, right in self._counts.items()}
+            self._counts.clear()
         super().log(logs, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -297,8 +348,15 @@ class GSMTrainer(Trainer):
         if unexpected or set(missing) - set(self.model._tied_weights_keys or ()):
             raise StageError(f"{resume_from_checkpoint} does not fit the model: remove it, and training begins anew")
 
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated: the parent's warns of a batch without a prompt."""
+        return 0
+
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
+
+    def _count(self, name: str, scores: Tensor, right: Tensor) -> None:
+        self._counts[name] += (scores.detach().argmax(-1) == right).tolist()
 
     def _keep_selected(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         self._selected = output
@@ -423,7 +481,7 @@ class LiveCallback(TrainerCallback):
     def _write(self, entry: dict[str, float]) -> None:
         if self.live and "loss" in entry:
             self.live.step = int(entry["step"])
-            for name in ("loss", "accuracy", "learning_rate"):
+            for name in ("loss", *ACCURACIES, "learning_rate"):
                 if name in entry:
                     self.live.log_metric(name, entry[name])
             self.live.make_summary()
