@@ -383,16 +383,17 @@ class Train:
     epochs: float = 1.0
     """Passes over the questions, where `steps` is 0."""
     text_steps: int = 300
-    """Steps before these on text alone, with a noisy copy of the right option in the place of the video: the
-    curriculum of a model from random initialisation (training/curriculum.py). 0 for a published backbone."""
+    """Steps before these on options alone, with a noisy copy of the right one in the places of video and question: the
+    first lesson of a model from random initialisation (training/curriculum.py). 0 for a published backbone."""
     geometry_steps: int = 300
-    """Steps after those on the geometry alone: the GSM learns to spell the right option, without the language model."""
+    """Steps after those on geometry alone: the GSM learns to spell the right option, without the language model. For
+    fusion `gsm`; 0 for a published backbone."""
     option_loss: float = 1.0
-    """Weight of a loss that has the model say at the end of each option whether it is the right one
+    """Weight of a loss that has the model choose among the four options, after the prompt and at the end of each
     (training/curriculum.py); 0 for a published backbone."""
-    state_loss: float = 0.3
-    """Weight of a loss that has the geometry tokens spell the right option (training/curriculum.py); 0 for a published
-    backbone."""
+    state_loss: float = 1.0
+    """Weight of a loss that has the geometry tokens spell the right option rather than the others
+    (training/curriculum.py); 0 for a published backbone."""
     max_questions: int = 0
     """Train on so many of the questions, drawn at random; a smaller set is part of a larger one. 0: all."""
     shuffle_options: bool = True
@@ -408,7 +409,7 @@ class Train:
     train_vision_tower: bool = False
     """Train the vision tower too, with `learning_rate`; the published recipe keeps it as it is."""
     lr_warmup: float = 0.03
-    """Share of all steps over which the learning rates rise; a cosine takes them down after that."""
+    """Share of the steps of each lesson over which the learning rates rise; a cosine takes them down after that."""
     weight_decay: float = 0.01
     """AdamW, on matrices alone."""
     max_grad_norm: float = 1.0

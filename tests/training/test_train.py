@@ -11,17 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, get_cosine_schedule_with_warmup
 
 from dsr.console import StageError
 from dsr.files import write_parquet
 from dsr.model import load_model, presets
 from dsr.model.chat import option_log_probs
-from dsr.params import GSM, Params
+from dsr.params import GSM, Params, Train
 from dsr.training import train
 from dsr.training.collate import Collator
 from dsr.training.records import ClipStore, load_examples
@@ -175,6 +176,22 @@ def test_parameter_groups_hold_every_trained_parameter_once(trained: Path) -> No
     plain = [name for group in groups.values() if group["weight_decay"] == 0 for name, _ in group["params"]]
     assert "model.gsm.queries" in plain
     assert all(name.endswith(("bias", "queries")) or "norm" in name or "ln_q" in name for name in plain)
+
+
+def test_the_learning_rate_rises_and_falls_in_every_lesson(trained: Path) -> None:
+    def shares(params: Train) -> list[float]:
+        trainer, _ = small_trainer(trained, replace(SMALL, train=params))
+        trainer.create_optimizer_and_scheduler(steps := trainer.args.max_steps)
+        share = trainer.lr_scheduler.lr_lambdas[0]
+        return [share(step) for step in range(steps + 1)]
+
+    plain = shares(Train(steps=10, text_steps=0, geometry_steps=0, lr_warmup=0.2))
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    cosine = get_cosine_schedule_with_warmup(torch.optim.SGD([parameter], 1.0), 2, 10).lr_lambdas[0]
+    assert plain == pytest.approx([cosine(step) for step in range(11)])
+    lessons = shares(Train(steps=10, text_steps=10, geometry_steps=5, lr_warmup=0.2))
+    assert lessons[:10] == lessons[15:25] == plain[:10]
+    assert lessons[10:15] == pytest.approx([0, *(0.5 * (1 + np.cos(np.pi * np.arange(4) / 4)))])
 
 
 def test_a_batch_without_answers_and_a_loss_that_is_no_number_stop_the_run(trained: Path) -> None:
