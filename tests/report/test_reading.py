@@ -17,7 +17,7 @@ from dsr.report.free_form_reading import READERS
 from dsr.report.reading import Condition
 from tests.scenes import looking, make_cues, random_cues
 
-NOISY = QA(candidates=300, ensemble=Ensemble(members=12, margin=4.0, across=0.5))
+NOISY = QA(candidates=4800, ensemble=Ensemble(members=12, margin=4.0, across=0.5))
 NUM_SCENES = 20
 
 
