@@ -13,7 +13,7 @@ in the benchmark.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -51,18 +51,26 @@ class Propensity:
         """[K, F] int: the rows of `weights` that the texts of candidates have."""
         return _words(text_numbers(candidates)[:, self.columns], self.edges)
 
-    def evidence(self, words: np.ndarray, answers: Sequence[int]) -> np.ndarray:
+    def of_answers(self, answers: Sequence[int]) -> np.ndarray:
+        """[F * (_BINS + 1), C] float32: what each word says for answers, given as C codes."""
+        told = np.zeros((len(self.features), len(answers)), np.float32)
+        for column, code in enumerate(answers):
+            told[[self.features[f] for f in answer_features(self.form, code) if f in self.features], column] = 1
+        return self.weights @ told
+
+    def evidence(self, words: np.ndarray, said: np.ndarray) -> np.ndarray:
         """[K, subjects, C] by how much each subject of texts speaks for answers, in nats up to a constant.
 
         Args:
             words: [K, F] of `words`.
-            answers: C codes.
+            said: columns of `of_answers`.
         """
-        told = np.zeros((len(self.features), len(answers)), np.float32)
-        for column, code in enumerate(answers):
-            told[[self.features[f] for f in answer_features(self.form, code) if f in self.features], column] = 1
-        starts = np.flatnonzero(np.diff(_SUBJECTS[self.columns], prepend=-1))
-        return np.add.reduceat(np.take(self.weights @ told, words, axis=0), starts, axis=1)
+        return np.add.reduceat(np.take(said, words, axis=0), self.subjects, axis=1)
+
+    @cached_property
+    def subjects(self) -> np.ndarray:
+        """Where the words of each subject begin."""
+        return np.flatnonzero(np.diff(_SUBJECTS[self.columns], prepend=-1))
 
 
 def fit(candidates: Candidates, quartets: np.ndarray) -> Propensity:
