@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from dsr.console import StageError
-from dsr.files import write_parquet
+from dsr.files import write_json, write_parquet
 from dsr.model import load_model, presets
 from dsr.model.chat import option_log_probs
 from dsr.params import GSM, Params
@@ -231,6 +231,17 @@ def test_a_missing_backbone_says_where_it_is_published(tmp_path: Path) -> None:
     ):
         train.run(params, root, workers=1)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_vl"])
+def test_another_family_of_backbones_is_named_before_its_weights_are_read(family: str, tmp_path: Path) -> None:
+    root = make_project(tmp_path, clips=2, rows=1, videos=0)
+    folder = root / "models/weights/Other-VL-8B-Instruct"
+    write_json(folder / "config.json", AutoConfig.for_model(family).to_dict())
+    (folder / "model.safetensors").write_bytes(b"not read")
+    params = replace(SMALL, model=replace(SMALL.model, backbone=str(folder.relative_to(root))))
+    with pytest.raises(StageError, match=rf"{folder} holds a '{family}' model: model.backbone must be a Qwen2.5-VL$"):
+        train.run(params, root, workers=1)
 
 
 def test_a_published_folder_is_a_backbone(trained: Path, tmp_path: Path) -> None:
