@@ -233,10 +233,10 @@ class GSMTrainer(Trainer):
     def create_optimizer(self) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups = [{**g, "params": [p for _, p in g["params"]]} for g in parameter_groups(self.model, self.settings)]
-            optimizer: Any = torch.optim.AdamW
-            if self.settings.deepspeed.endswith("offload"):
-                from deepspeed.ops.adam import DeepSpeedCPUAdam as optimizer
-            self.optimizer = optimizer(groups, betas=(0.9, 0.999), eps=1e-8)
+            # Fused, it is as fast in the host's memory as DeepSpeed's own, which has to be compiled and goes on from a
+            # checkpoint with other rounding. The configuration keeps accelerate from putting that in its place.
+            fused = True if self.settings.deepspeed.endswith("offload") else None
+            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=fused)
         return self.optimizer
 
     def compute_loss(
