@@ -134,12 +134,21 @@ def test_a_killed_run_goes_on_to_the_same_weights(trained: Path, tmp_path: Path)
     assert list((tmp_path / "models/checkpoints").iterdir()) == []
 
 
-def test_the_key_holds_what_a_run_depends_on(trained: Path, tmp_path: Path) -> None:
+def test_the_key_holds_what_a_run_depends_on(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = train.run_key(SMALL, make_project(tmp_path))
     assert key == train.run_key(SMALL, trained)
     assert key != train.run_key(replace(SMALL, gsm=replace(SMALL.gsm, num_tokens=5)), trained)
     assert key != train.run_key(replace(SMALL, train=replace(SMALL.train, seed=2)), trained)
     assert key == train.run_key(replace(SMALL, evaluate=replace(SMALL.evaluate, seed=2)), trained)
+    with monkeypatch.context() as context:
+        context.setenv("WORLD_SIZE", "2")
+        assert key != train.run_key(SMALL, trained)
+    zero = replace(SMALL, train=replace(SMALL.train, deepspeed="zero2"))
+    keys = {train.run_key(zero, tmp_path)}
+    for stage in (2, 3):
+        write_json(tmp_path / "configs/deepspeed/zero2.json", {"zero_optimization": {"stage": stage}})
+        keys.add(train.run_key(zero, tmp_path))
+    assert len(keys) == 3
     table = pd.read_parquet(tmp_path / "data/qa/train.parquet")
     write_parquet(tmp_path / "data/qa/train.parquet", table.iloc[:-1])
     assert key != train.run_key(SMALL, tmp_path)
