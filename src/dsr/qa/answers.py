@@ -7,7 +7,7 @@ that an answer does not change when all lengths are multiplied.
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from math import log1p
 
 import numpy as np
@@ -101,6 +101,19 @@ def decode_run_lengths(code: int, num_axes: int) -> tuple[tuple[int, ...], ...]:
             axes.append(state - 1)
         runs.append(tuple(reversed(axes)))
     return tuple(reversed(runs))
+
+
+@cache
+def sequence_features(runs: tuple[tuple[int, ...], ...]) -> tuple[str, ...]:
+    """What a run-length sequence of A states a run tells, as names that sequences share: of all axes and of each."""
+    features = {f"is {runs}", f"first {runs[0]}", f"last {runs[-1]}", f"runs {len(runs)}"}
+    features |= {f"has {run}" for run in runs} | {f"pair {pair}" for pair in pairwise(runs)}
+    if len(runs[0]) > 1:
+        for axis, states in enumerate(zip(*runs, strict=True)):
+            merged = [state for state, _ in groupby(states)]
+            features |= {f"{axis} is {merged}", f"{axis} first {merged[0]}", f"{axis} last {merged[-1]}"}
+            features |= {f"{axis} has {state}" for state in merged}
+    return tuple(sorted(features))
 
 
 def answer_distances(codes: np.ndarray, num_axes: int, num_moments: int) -> np.ndarray:

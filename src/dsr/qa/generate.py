@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dsr.console import StageError, num_workers, summary, track
-from dsr.cues.schema import ClipCues, CuesError, read_cues
+from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
 from dsr.cues.store import FOLDER, cue_path
 from dsr.files import write_json, write_parquet
 from dsr.params import QA, Params
@@ -40,7 +40,6 @@ from dsr.workers import Failure, map_isolated
 LETTERS = "ABCD"
 _CLIPS_AT_ONCE = 64
 _PROBLEMS_SHOWN = 5
-_NOT_NEEDED = ("point_map", "confidence", "mask_rle", "mask_offsets")
 NO_CUES = "no cues: see data/cues/manifest.json"
 
 
@@ -168,7 +167,7 @@ def _read_cues(root: Path, clip_ids: Sequence[str]) -> tuple[list[tuple[str, Cli
     for clip_id in clip_ids:
         path = cue_path(root / FOLDER, clip_id)
         try:
-            cues.append((clip_id, read_cues(path, skip=_NOT_NEEDED)))
+            cues.append((clip_id, read_cues(path, skip=PIXELWISE)))
         except CuesError as error:
             problems[clip_id] = str(error).replace(str(path), path.name) if path.exists() else NO_CUES
     return cues, problems

@@ -18,7 +18,7 @@ import pandas as pd
 
 from dsr.console import StageError
 from dsr.cues.backends import Clip
-from dsr.cues.schema import ClipCues, CuesError, read_cues
+from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
 from dsr.cues.store import FOLDER, cue_path
 from dsr.params import QA, Params
 from dsr.qa.answers import decode_run_lengths, run_lengths
@@ -146,7 +146,7 @@ def read_clip_cues(root: Path, clip_id: str) -> ClipCues:
         StageError: there are none, or they cannot be read.
     """
     try:
-        return read_cues(cue_path(root / FOLDER, clip_id), skip=("point_map", "confidence", "mask_rle", "mask_offsets"))
+        return read_cues(cue_path(root / FOLDER, clip_id), skip=PIXELWISE)
     except (CuesError, ValueError) as error:
         raise StageError(f"no cues of clip {clip_id}: {error}") from None
 
