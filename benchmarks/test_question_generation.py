@@ -20,12 +20,13 @@ from dsr.cues.schema import ClipCues
 from dsr.params import QA
 from dsr.qa import candidates as candidates_module
 from dsr.qa.answers import run_lengths
-from dsr.qa.candidates import Candidates, Drawn, Members, find_candidates, signal_states
+from dsr.qa.candidates import Candidates, find_candidates
 from dsr.qa.free_form import Family
 from dsr.qa.generate import Block, offer_cues, question_rows
 from dsr.qa.options import Matching, match_quartets
 from dsr.qa.propensity import Propensity, fit
 from dsr.qa.scene import Scene, build_scenes
+from dsr.qa.signals import Drawn, Members, signal_states
 from dsr.qa.survey import Found, Survey
 from dsr.qa.templates import Form, num_axes
 from tests.qa.reference import answer_of, states_of
@@ -156,6 +157,7 @@ def test_one_question_member_and_frame_at_a_time(
 ) -> None:
     candidates, matching = generate(clips[:6], SMALL)
     monkeypatch.setattr(candidates_module, "signal_states", one_at_a_time)
+    monkeypatch.setattr(Survey, "find", find_one_at_a_time)
     slow_candidates, slow_matching = benchmark.pedantic(generate, (clips[:6], SMALL), rounds=1)
     np.testing.assert_array_equal(slow_candidates.answer, candidates.answer)
     np.testing.assert_array_equal(slow_matching.quartets, matching.quartets)

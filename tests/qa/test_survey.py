@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dsr.params import QA, Ensemble
-from dsr.qa.candidates import Drawn, Members, signal_states
 from dsr.qa.scene import CAMERA, OBJECT, Scene, build_scene
+from dsr.qa.signals import Drawn, Members, signal_states
 from dsr.qa.survey import Found, Survey
 from dsr.qa.templates import FORMS, Form
 from tests.qa.reference import answer_of

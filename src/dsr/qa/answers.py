@@ -60,6 +60,16 @@ def comparison_states(first: np.ndarray, second: np.ndarray, tolerance: float) -
     return signs(np.log(first) - np.log(second), log1p(tolerance))[:, :, None]
 
 
+def comparable(slow: np.ndarray, other_slow: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """Where two speeds have a state: two slow ones are not compared, and no slow one is called about as fast.
+
+    Args:
+        slow, other_slow: bool, arrays of one shape; a slow speed is measured as the floor's.
+        states: how the two compare, likewise.
+    """
+    return ~((slow & other_slow) | ((slow | other_slow) & (states == 0)))
+
+
 def direction_states(vectors: np.ndarray, dead_zone: float) -> np.ndarray:
     """Signs of unit vectors on (forward, left, up), 0 within the dead zone: [K, M, 3, S] -> [K, M, 3, S] int8."""
     return signs(vectors / length(vectors)[:, :, None], dead_zone)

@@ -1,31 +1,26 @@
 """Candidate questions: all that can be asked are looked at; those are kept whose answer every ensemble member gives.
 
 A template's questions are surveyed on a few members (survey.py), a free-form family's are drawn and worked out on the
-cues as they are. One question of each viewer, targets and answer is then worked out on all members. All questions of
-a form, of all clips of a scene, are worked out at once; the arrays are [K, M, axes, S].
+cues as they are. One question of each viewer, targets and answer is then worked out on all members (signals.py). All
+questions of a form, of all clips of a scene, are worked out at once.
+
+Letters: K questions, M key moments, A axes of a state, E entities and T frames of the scene.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cache, cached_property
-from math import log1p
+from functools import cache
 
 import numpy as np
 
-from dsr.geometry.frames import express
 from dsr.geometry.signals import length
 from dsr.params import QA
-from dsr.qa.answers import (
-    change_states,
-    comparison_states,
-    decode_run_lengths,
-    direction_states,
-    run_lengths,
-)
-from dsr.qa.free_form import FAMILIES, Family, Moments
-from dsr.qa.scene import AGENT, CAMERA, OBJECT, Scene
-from dsr.qa.survey import Boxes, Survey, known_until
+from dsr.qa.answers import decode_run_lengths, run_lengths
+from dsr.qa.free_form import FAMILIES, Family
+from dsr.qa.scene import CAMERA, OBJECT, Scene
+from dsr.qa.signals import Drawn, Members, signal_states, told_between
+from dsr.qa.survey import ANSWERED, Survey
 from dsr.qa.templates import FORMS as TEMPLATES
 from dsr.qa.templates import TYPES, Form, answer_text, encode_states, num_axes
 
@@ -34,9 +29,9 @@ MAX_MOMENTS = max(form.num_moments for form in FORMS)
 MAX_TARGETS = max(form.num_targets for form in FORMS)
 FORM_TYPES = np.array([TYPES.index(form.type) for form in FORMS])
 DURATION_FACTOR = 1.6
-ANSWERED, STABLE = "answered: ", "stable: "
-"""Counts by type (its name follows): candidates that have an answer, and of them about how many have one that all
-members give: the share is that of the candidates that were worked out on all of them."""
+STABLE = "stable: "
+"""Begins a count by type: of the candidates that have an answer, about how many have one that all members give. The
+share is that of the candidates that were worked out on all of them."""
 _FORMS_OF_TYPE = Counter(form.type for form in FORMS)
 _SURVEYED = 3
 """Members that are looked at beside the cues as they are."""
@@ -45,7 +40,6 @@ _TRIES = 16
 _FAMILY_SHARE = 4
 """A free-form family draws one in so many of the candidates that are its part."""
 _NONE = -1
-_NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(eq=False)
@@ -87,102 +81,100 @@ class Candidates:
 
 def find_candidates(scene: Scene, qa: QA, rng: np.random.Generator) -> tuple[Candidates, Counter[str]]:
     """All candidates of a scene's clips that hold, and for each reason how many of the drawn ones fell to it."""
-    survey = Survey(scene, _SURVEYED, qa)
-    as_they_are, everyone = Members(scene, slice(0, 1)), Members(scene, slice(None))
-    not_surveyed = Members(scene, slice(0, max(scene.positions.shape[-1] - _SURVEYED, 1)))
-    num_clips = int((scene.kinds == CAMERA).sum())
-    parts, counts = [], Counter[str]()
-    for index, form in enumerate(FORMS):
-        steps = _steps(scene, form, qa)
+    search = _Search(scene, qa, rng)
+    candidates = Candidates.concatenate([search.of_form(index) for index in range(len(FORMS))])
+    kept = candidates.take(_diverse(candidates, qa.keep_per_clip_type, rng, search.counts))
+    search.counts["candidates"] = len(kept)
+    return kept, search.counts
+
+
+class _Search:
+    """The search for a scene's candidates, form by form; what falls away is counted by reason."""
+
+    def __init__(self, scene: Scene, qa: QA, rng: np.random.Generator) -> None:
+        self.scene, self.qa, self.rng, self.counts = scene, qa, rng, Counter[str]()
+        self.survey = Survey(scene, _SURVEYED, qa)
+        self.as_they_are, self.everyone = Members(scene, slice(0, 1)), Members(scene, slice(None))
+        self.not_surveyed = Members(scene, slice(0, max(scene.positions.shape[-1] - _SURVEYED, 1)))
+
+    def of_form(self, index: int) -> Candidates:
+        """The candidates of a form that hold."""
+        form, scene, counts = FORMS[index], self.scene, self.counts
+        steps = _steps(scene, form, self.qa)
         if not steps:
-            continue
+            return _empty()
         if isinstance(form, Family):
-            drawn, answers = _drawn(scene, survey, form, steps, qa, as_they_are, rng, counts)
+            (drawn, answers), members = self._drawn(form, steps), self.everyone
         else:
-            drawn, answers = _surveyed(scene, survey, form, steps, qa, rng, counts)
+            (drawn, answers), members = self._surveyed(form, steps), self.not_surveyed
         keys = _pack([drawn.viewer, *drawn.targets.T, answers])
-        tried = _to_try(keys, drawn.frames, num_clips, rng)
+        tried = _to_try(keys, drawn.frames, int((scene.kinds == CAMERA).sum()), self.rng)
         counts["repeats another question"] += len(answers) - len(tried)
-        members = everyone if isinstance(form, Family) else not_surveyed
-        held = _held(scene, index, drawn.take(tried), qa, members, counts)
-        counts[f"{STABLE}{form.type}"] += round(len(answers) * len(held[0].viewer) / max(len(tried), 1))
-        parts.append(_told(scene, survey.boxes, index, *held, qa, as_they_are, counts))
-    candidates = Candidates.concatenate(parts)
-    kept = candidates.take(_diverse(candidates, qa.keep_per_clip_type, rng, counts))
-    counts["candidates"] = len(kept)
-    return kept, counts
+        drawn = drawn.take(tried)
 
+        signal, states, valid = signal_states(scene, form, drawn, self.qa, members)
+        stable = (np.logical_and.reduce(states == states[..., :1], axis=(1, 2)) & valid).all(axis=1)
+        counts["label not stable"] += int((~stable).sum())
+        counts[f"{STABLE}{form.type}"] += round(len(answers) * int(stable.sum()) / max(len(tried), 1))
+        drawn, signal, states = drawn.take(np.flatnonzero(stable)), signal[stable], states[stable, ..., 0]
 
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """Questions of one form; entities are those of the scene, -1 where there is none."""
+        if form.signal in ("dis", "dir", "ori"):
+            told = told_between(scene, form, drawn, states, self.qa, self.as_they_are)
+            counts["changes between its moments"] += int((~told).sum())
+            drawn, signal, states = drawn.take(np.flatnonzero(told)), signal[told], states[told]
+        return self._candidates(index, drawn, signal, states)
 
-    viewer: np.ndarray
-    """[K] int."""
-    targets: np.ndarray
-    """[K, MAX_TARGETS] int."""
-    frames: np.ndarray
-    """[K, moments] int."""
+    def _surveyed(self, form: Form, steps: Sequence[int]) -> tuple[Drawn, np.ndarray]:
+        """The questions of a template that a few members agree on, and their answers [K] int64."""
+        intervals = sum(self.scene.located.shape[1] - step * (form.num_moments - 1) for step in steps)
+        most = -(-self.qa.candidates // (_FORMS_OF_TYPE[form.type] * intervals))
+        viewer, targets, _ = _combinations(self.scene, form, most, self.rng)
+        found = self.survey.find(form, viewer, targets[:, : form.num_targets], steps, self.counts)
+        return Drawn(viewer[found.combination], targets[found.combination], found.frames), found.answer
 
-    def take(self, index: np.ndarray) -> "Drawn":
-        return Drawn(self.viewer[index], self.targets[index], self.frames[index])
+    def _drawn(self, form: Family, steps: Sequence[int]) -> tuple[Drawn, np.ndarray]:
+        """Questions of a family that can be asked and have an answer on the cues as they are, and these [K] int64."""
+        frames, counts = _frames(self.scene, form, steps), self.counts
+        most = -(-self.qa.candidates // (_FORMS_OF_TYPE[form.type] * _FAMILY_SHARE))
+        viewer, targets, interval = _combinations(self.scene, form, most, self.rng, len(frames))
+        drawn = Drawn(viewer, targets, frames[interval])
+        counts["drawn"] += len(drawn)
+        until = self.survey.known_until(form, drawn.viewer, drawn.targets.T)
+        seen = until[np.arange(len(drawn)), drawn.frames[:, 0]] > drawn.frames[:, -1]
+        counts["out of view in the interval"] += int((~seen).sum())
+        drawn = drawn.take(np.flatnonzero(seen))
+        clear = self.survey.boxes.identifiable(form, drawn.viewer, drawn.targets.T, drawn.frames[:, form.stated])
+        counts["not identifiable by its box"] += int((~clear).sum())
+        drawn = drawn.take(np.flatnonzero(clear))
+        _, codes, exists = signal_states(self.scene, form, drawn, self.qa, self.as_they_are)
+        exists = exists[:, 0]
+        counts["no clear answer"] += int((~exists).sum())
+        counts[f"{ANSWERED}{form.type}"] += int(exists.sum())
+        return drawn.take(np.flatnonzero(exists)), codes[exists, 0, 0, 0].astype(np.int64)
 
-
-class Members:
-    """Some of a scene's ensemble members, laid out for gathering.
-
-    What `at` and `axes_at` return lies in memory component by component and moment by moment, so that the
-    arithmetic on one of them runs over one stretch of memory.
-    """
-
-    def __init__(self, scene: Scene, members: slice) -> None:
-        self._scene, self._members = scene, members
-        self._positions = _by_component(scene.positions[..., members])
-        self._axes = _by_component(scene.axes[..., members])
-        self._num_frames = scene.positions.shape[1]
-
-    @cached_property
-    def up(self) -> np.ndarray:
-        """[E, 3, S] mean up of the agents of an entity's clip; NaN without any."""
-        scene = self._scene
-        own = np.where((scene.kinds == AGENT)[:, None] & scene.oriented, np.float32(1), np.float32(np.nan))
-        own = np.nansum(scene.axes[..., :, 2, self._members] * own[..., None, None], axis=1)
-        up = np.add.reduceat(own, np.flatnonzero(scene.kinds == CAMERA))
-        with np.errstate(invalid="ignore"):
-            return (up / length(up)[:, None])[np.searchsorted(scene.first[scene.kinds == CAMERA], scene.first)]
-
-    def at(self, entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """[K, M, 3, S] positions of entities [K] at frames [K, M]."""
-        return self._gather(self._positions, entities, frames)
-
-    def halfway(self, entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """[K, M - 1, 3, S] positions halfway between frames [K, M]; between two frames, their mean."""
-        twice = frames[:, :-1] + frames[:, 1:]
-        return (self.at(entities, twice // 2) + self.at(entities, (twice + 1) // 2)) / 2
-
-    def axes_at(self, entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """[K, M, 3, 3, S] axes, likewise."""
-        cells = self._gather(self._axes, entities, frames)
-        return cells.reshape(*cells.shape[:2], 3, 3, cells.shape[-1])
-
-    def direction_at(self, axis: int, entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """[K, M, 3, S] forward (0), left (1) or up (2) of entities [K] at frames [K, M], in the world."""
-        return self._gather(self._axes[axis::3], entities, frames)
-
-    def _gather(self, components: list[np.ndarray], entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """[K, M, components, S]."""
-        place = entities * self._num_frames + frames.T
-        gathered = np.empty((len(components), *place.shape, components[0].shape[1]), np.float32)
-        for component, out in zip(components, gathered, strict=True):
-            # Far faster than indexing; "clip" spares a copy, all places are valid.
-            np.take(component, place, axis=0, out=out, mode="clip")
-        return gathered.transpose(2, 1, 0, 3)
-
-
-def _by_component(values: np.ndarray) -> list[np.ndarray]:
-    """[E, T, 3, S] or [E, T, 3, 3, S] as 3 or 9 arrays [E * T, S]."""
-    flat = values.reshape(values.shape[0] * values.shape[1], -1, values.shape[-1])
-    return list(np.ascontiguousarray(np.moveaxis(flat, 1, 0)))
+    def _candidates(self, index: int, drawn: Drawn, signal: np.ndarray, states: np.ndarray) -> Candidates:
+        """Columns of questions of a form with signals [K, M, A] and states [K, M, A] that hold."""
+        form, first = FORMS[index], self.scene.first[drawn.targets[:, 0]]
+        if form.signal == "dir_pred":
+            states = states[:, 1:]
+        k, moments, axes = signal.shape
+        padded = np.full((k, MAX_MOMENTS, 3), np.nan, np.float32)
+        padded[:, :moments, :axes] = signal
+        frames = np.full((k, MAX_MOMENTS), _NONE, np.int16)
+        frames[:, : drawn.frames.shape[1]] = drawn.frames
+        entities = np.column_stack([drawn.viewer, drawn.targets])
+        return Candidates(
+            clip=self.scene.clip[first].astype(np.int32),
+            form=np.full(k, index, np.int16),
+            viewer=np.where(drawn.viewer == _NONE, _NONE, drawn.viewer - first).astype(np.int16),
+            targets=np.where(drawn.targets == _NONE, _NONE, drawn.targets - first[:, None]).astype(np.int16),
+            frames=frames,
+            answer=states[:, 0, 0].astype(np.int64) if isinstance(form, Family) else run_lengths(states),
+            signal=padded,
+            signature=_signatures(self.scene, index, drawn, states, self.qa, self.as_they_are),
+            boxes=self.survey.boxes.at(entities, drawn.frames[:, form.stated]),
+            times=_named_times(self.scene, form, drawn).astype(np.float32),
+        )
 
 
 def _steps(scene: Scene, form: Form, qa: QA) -> list[int]:
@@ -274,244 +266,11 @@ def _to_try(keys: np.ndarray, frames: np.ndarray, num_clips: int, rng: np.random
     return order[priority[order] == np.repeat(least, sizes)]
 
 
-def _surveyed(
-    scene: Scene,
-    survey: Survey,
-    form: Form,
-    steps: Sequence[int],
-    qa: QA,
-    rng: np.random.Generator,
-    counts: Counter[str],
-) -> tuple["Drawn", np.ndarray]:
-    """The questions of a template that a few members agree on, and their answers [K]."""
-    intervals = sum(scene.located.shape[1] - step * (form.num_moments - 1) for step in steps)
-    most = -(-qa.candidates // (_FORMS_OF_TYPE[form.type] * intervals))
-    viewer, targets, _ = _combinations(scene, form, most, rng)
-    found = survey.find(form, viewer, targets[:, : form.num_targets], steps, counts)
-    return Drawn(viewer[found.combination], targets[found.combination], found.frames), found.answer
-
-
-def _drawn(
-    scene: Scene,
-    survey: Survey,
-    form: Family,
-    steps: Sequence[int],
-    qa: QA,
-    as_they_are: "Members",
-    rng: np.random.Generator,
-    counts: Counter[str],
-) -> tuple["Drawn", np.ndarray]:
-    """Questions of a family that can be asked and have an answer on the cues as they are, and their answers [K]."""
-    frames = _frames(scene, form, steps)
-    most = -(-qa.candidates // (_FORMS_OF_TYPE[form.type] * _FAMILY_SHARE))
-    viewer, targets, interval = _combinations(scene, form, most, rng, len(frames))
-    drawn = Drawn(viewer, targets, frames[interval])
-    counts["drawn"] += len(viewer)
-    seen = _seen_throughout(scene, form, drawn)
-    counts["out of view in the interval"] += int((~seen).sum())
-    drawn = drawn.take(np.flatnonzero(seen))
-    clear = survey.boxes.identifiable(form, drawn.viewer, drawn.targets.T, drawn.frames[:, form.stated])
-    counts["not identifiable by its box"] += int((~clear).sum())
-    drawn = drawn.take(np.flatnonzero(clear))
-    _, codes, exists = signal_states(scene, form, drawn, qa, as_they_are)
-    exists = exists[:, 0]
-    counts["no clear answer"] += int((~exists).sum())
-    counts[f"{ANSWERED}{form.type}"] += int(exists.sum())
-    return drawn.take(np.flatnonzero(exists)), codes[exists, 0, 0, 0].astype(np.int64)
-
-
-def _seen_throughout(scene: Scene, form: Form, drawn: Drawn) -> np.ndarray:
-    """[K] bool: positions and axes that the signal needs are known at every frame that it spans."""
-    first, last = drawn.frames[:, 0], drawn.frames[:, -1]
-    located, oriented = known_until(scene.located), known_until(scene.oriented)
-    seen = np.ones(len(first), bool)
-    for target in drawn.targets.T[: form.num_targets]:
-        seen &= located[target, first] > last
-    if form.oriented_target:
-        seen &= oriented[drawn.targets[:, 0], first] > last
-    if form.viewer != "none":
-        seen &= located[drawn.viewer, first] > last
-        if form.needs_axes:
-            seen &= oriented[drawn.viewer, first] > last
-    return seen
-
-
-def _held(
-    scene: Scene, index: int, drawn: Drawn, qa: QA, members: "Members", counts: Counter[str]
-) -> tuple[Drawn, np.ndarray, np.ndarray]:
-    """The questions whose answer exists and is the same on every member, with signals and states [K, M, axes]."""
-    signal, states, valid = signal_states(scene, FORMS[index], drawn, qa, members)
-    agree = (np.logical_and.reduce(states == states[..., :1], axis=(1, 2)) & valid).all(axis=1)
-    counts["label not stable"] += int((~agree).sum())
-    return drawn.take(np.flatnonzero(agree)), signal[agree], states[agree, ..., 0]
-
-
-def _told(
-    scene: Scene,
-    all_boxes: Boxes,
-    index: int,
-    drawn: Drawn,
-    signal: np.ndarray,
-    states: np.ndarray,
-    qa: QA,
-    as_they_are: "Members",
-    counts: Counter[str],
-) -> Candidates:
-    """The candidates whose answer tells all that the cues show."""
-    form = FORMS[index]
-    if form.signal in ("dis", "dir", "ori"):
-        told = told_between(scene, form, drawn, states, qa, as_they_are)
-        counts["changes between its moments"] += int((~told).sum())
-        drawn, signal, states = drawn.take(np.flatnonzero(told)), signal[told], states[told]
-    if form.signal == "dir_pred":
-        states = states[:, 1:]
-    k, moments, axes = signal.shape
-    padded = np.full((k, MAX_MOMENTS, 3), np.nan, np.float32)
-    padded[:, :moments, :axes] = signal
-    frames = np.full((k, MAX_MOMENTS), _NONE, np.int16)
-    frames[:, : drawn.frames.shape[1]] = drawn.frames
-    entities = np.column_stack([drawn.viewer, drawn.targets])
-    first = scene.first[drawn.targets[:, 0]]
-    return Candidates(
-        clip=scene.clip[first].astype(np.int32),
-        form=np.full(k, index, np.int16),
-        viewer=np.where(drawn.viewer == _NONE, _NONE, drawn.viewer - first).astype(np.int16),
-        targets=np.where(drawn.targets == _NONE, _NONE, drawn.targets - first[:, None]).astype(np.int16),
-        frames=frames,
-        answer=states[:, 0, 0].astype(np.int64) if isinstance(form, Family) else run_lengths(states),
-        signal=padded,
-        signature=_signatures(scene, index, drawn, states, qa, as_they_are),
-        boxes=all_boxes.at(entities, drawn.frames[:, form.stated]),
-        times=_named_times(scene, form, drawn).astype(np.float32),
-    )
-
-
-LOOKS_PER_STEP = 4
-"""Looks at the signal from one key moment to the next."""
-
-
-def told_between(scene: Scene, form: Form, drawn: Drawn, states: np.ndarray, qa: QA, members: Members) -> np.ndarray:
-    """[K] bool: between two key moments the cues show nothing that the answer does not tell.
-
-    A direction there is that of the moment before or after. A distance stays between those of the two, but for the
-    tolerance; so it does not come and go unseen.
-    """
-    step = drawn.frames[:, [1]] - drawn.frames[:, [0]]
-    looks = np.arange(LOOKS_PER_STEP * (form.num_moments - 1) + 1)
-    frames = drawn.frames[:, [0]] + (step * looks + LOOKS_PER_STEP // 2) // LOOKS_PER_STEP
-    signal, dense, _ = signal_states(scene, form, Drawn(drawn.viewer, drawn.targets, frames), qa, members)
-    before, after = looks // LOOKS_PER_STEP, -(-looks // LOOKS_PER_STEP)
-    if form.signal == "dis":
-        log = np.log(signal[..., 0])
-        key = log[:, ::LOOKS_PER_STEP]
-        limit = log1p(qa.ratio_tolerance)
-        low, high = np.minimum(key[:, before], key[:, after]), np.maximum(key[:, before], key[:, after])
-        return ((log > low - limit) & (log < high + limit)).all(axis=1)
-    dense = dense[..., 0]
-    as_before = (dense == states[:, before]).all(axis=2)
-    return (as_before | (dense == states[:, after]).all(axis=2)).all(axis=1)
-
-
 def _named_times(scene: Scene, form: Form, drawn: Drawn) -> np.ndarray:
     """[K, 2] seconds: a prediction names its stop alone, and shows all that is before."""
     place = form.stated if form.signal == "dir_pred" else -1
     times = scene.timestamps[drawn.targets[:, [0, 0]], drawn.frames[:, [0, place]]]
     return np.stack([np.zeros(len(times)), times[:, 1]], axis=1) if form.signal == "dir_pred" else times
-
-
-def signal_states(
-    scene: Scene, form: Form, drawn: Drawn, qa: QA, members: Members
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Signal of member 0 [K, M, axes], states [K, M, axes, S] int8, whether every state exists [K, S]."""
-    if isinstance(form, Family):
-        return _family_states(scene, form, drawn, qa, members)
-    frames = drawn.frames
-    viewer_frames = frames[:, [form.stated]] if form.viewer == "fixed" else frames
-    pair = form.num_targets == 2
-    first, second = drawn.targets[:, 0], drawn.targets[:, 1]
-    place = members.at(first, frames)
-    other = members.at(second, frames) if pair else _NOTHING
-    viewer = members.at(drawn.viewer, viewer_frames) if form.viewer != "none" else _NOTHING
-    axes = members.axes_at(drawn.viewer, viewer_frames) if form.needs_axes else _NOTHING
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        match form.signal:
-            case "dis":
-                distance = length(place - (other if pair else viewer))
-                states, clear = change_states(distance, qa.ratio_tolerance)
-                return distance[..., :1], states, clear & _throughout(distance >= qa.min_distance)
-            case "ori":
-                seen = express(members.direction_at(0, first, frames), axes)
-                floor = 0.0
-            case "dir":
-                seen, floor = express(other - place if pair else place - viewer, axes), qa.min_direction
-            case "dir_pred" if form.viewer == "moving":
-                seen, floor = np.diff(express(place - viewer, axes), axis=1), qa.min_displacement
-            case "dir_pred":
-                seen, floor = express(np.diff(place, axis=1), axes), qa.min_displacement
-            case _:
-                paths = [(place, members.halfway(first, frames))]
-                if pair:
-                    paths.append((other, members.halfway(second, frames)))
-                if form.viewer != "none":
-                    eyes = viewer, members.halfway(drawn.viewer, frames)
-                    paths = [(path - eyes[0], middle - eyes[1]) for path, middle in paths]
-                seconds = np.diff(scene.timestamps[first[:, None], frames], axis=1)
-                return _speed_states(paths, seconds[..., None], qa)
-        return seen[..., 0], direction_states(seen, qa.dead_zone), _throughout(length(seen) >= floor)
-
-
-def _speed_states(
-    paths: list[tuple[np.ndarray, np.ndarray]], seconds: np.ndarray, qa: QA
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `signal_states`, for the change of one speed or the comparison of two.
-
-    The way of a step is measured over the frame halfway: the mere displacement of what circles is far too short. A
-    slow step's speed is set to the floor's: it can still be told from a fast one. No two slow speeds are compared, and
-    no slow one is called about as fast.
-
-    Args:
-        paths: positions at the moments [K, M, 3, S] and halfway between them [K, M - 1, 3, S].
-        seconds: [K, M - 1, 1].
-    """
-    ways = [length(middle - path[:, :-1]) + length(path[:, 1:] - middle) for path, middle in paths]
-    speeds = [np.maximum(way, qa.min_displacement) / seconds for way in ways]
-    slow = [way < qa.min_displacement for way in ways]
-    if len(paths) == 1:
-        states, clear = change_states(speeds[0], qa.speed_tolerance)
-        slow = [slow[0][:, :-1], slow[0][:, 1:]]
-    else:
-        states = comparison_states(speeds[0], speeds[1], qa.speed_tolerance)
-        clear = np.ones(slow[0][:, 0].shape, bool)
-    unknown = (slow[0] & slow[1]) | ((slow[0] | slow[1]) & (states[:, :, 0] == 0))
-    return np.stack([speed[..., 0] for speed in speeds], axis=-1), states, clear & _throughout(~unknown)
-
-
-def _throughout(holds: np.ndarray) -> np.ndarray:
-    """[K, S]: true at every moment of [K, M, S]."""
-    return np.logical_and.reduce(holds, axis=1)
-
-
-def _family_states(
-    scene: Scene, form: Family, drawn: Drawn, qa: QA, members: Members
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `signal_states`: one state a question, which is its answer; the signal is the answer too."""
-    frames = drawn.frames
-    first = drawn.targets[:, 0]
-    targets = [members.at(target, frames) for target in drawn.targets.T[: form.num_targets]]
-    has_viewer = form.viewer != "none"
-    moments = Moments(
-        targets=targets,
-        facing=members.direction_at(0, first, frames) if form.oriented_target else _NOTHING,
-        viewer=members.at(drawn.viewer, frames) if has_viewer else np.full_like(targets[0], np.nan),
-        axes=members.axes_at(drawn.viewer, frames) if form.needs_axes else _NOTHING,
-        own_up=members.direction_at(2, first, frames[:, :1]) if form.oriented_target else _NOTHING,
-        up=members.up[first, None],
-        seconds=scene.timestamps[first[:, None], frames],
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        codes = form.decide(moments, qa)
-    return codes[:, None, :1].astype(np.float32), codes[:, None, None].astype(np.int8), codes >= 0
 
 
 def _signatures(scene: Scene, index: int, drawn: Drawn, states: np.ndarray, qa: QA, as_they_are: Members) -> np.ndarray:

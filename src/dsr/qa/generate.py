@@ -23,7 +23,6 @@ from dsr.files import write_json, write_parquet
 from dsr.params import QA, Params
 from dsr.qa.blocks import assign_blocks
 from dsr.qa.candidates import (
-    ANSWERED,
     FORM_TYPES,
     FORMS,
     STABLE,
@@ -34,6 +33,7 @@ from dsr.qa.candidates import (
 from dsr.qa.options import QUARTET, match_quartets
 from dsr.qa.propensity import Propensity, fit
 from dsr.qa.scene import KINDS, build_scenes
+from dsr.qa.survey import ANSWERED
 from dsr.qa.templates import NUM_WORDINGS, TYPES, mention, question_text
 from dsr.workers import Failure, map_isolated
 

@@ -25,10 +25,11 @@ from dsr.cues.schema import PIXELWISE, ClipCues, read_cues
 from dsr.geometry.frames import rotations_from_vectors
 from dsr.params import QA, CueNoise, Ensemble
 from dsr.qa.answers import decode_run_lengths, run_lengths
-from dsr.qa.candidates import FORMS, MAX_TARGETS, Drawn, Members, signal_states
+from dsr.qa.candidates import FORMS, MAX_TARGETS
 from dsr.qa.free_form import Family
 from dsr.qa.reading import read_question
 from dsr.qa.scene import Scene, build_scene
+from dsr.qa.signals import Drawn, Members, signal_states
 from dsr.qa.templates import Form, encode_states, num_axes
 
 CHECKS = ("same", "fresh", "other", "exact")

@@ -2,10 +2,11 @@
 
 The states of one key moment are shared by all intervals that it lies in. So they are worked out once, for all frames,
 and an interval reads them off: that costs a few bytes where working it out by itself costs thousands of operations.
-What the few members agree on is then worked out on all of them (candidates.py), which alone decides.
+What the few members agree on is then worked out on all of them, one by one (signals.py), which alone decides.
 
-Letters: P combinations of a viewer and targets, T frames, S members, n intervals of a step (by their first frame).
-Vectors are [3, S, P, T]: component by component, so that the arithmetic on one runs over one stretch of memory.
+Letters: P combinations of a viewer and m targets, T frames, S members looked at, n intervals of a step (by their first
+frame), E entities. Vectors are [3, S, P, T]: component by component, so that the arithmetic on one runs over one
+stretch of memory.
 """
 
 from collections import Counter
@@ -17,10 +18,12 @@ from math import log, log1p
 import numpy as np
 
 from dsr.params import QA
-from dsr.qa.answers import clear_changes, run_length_codes, signs
+from dsr.qa.answers import clear_changes, comparable, run_length_codes, signs
 from dsr.qa.scene import CAMERA, Scene
 from dsr.qa.templates import Form
 
+ANSWERED = "answered: "
+"""Begins a count by type: candidates that have an answer on the cues as they are."""
 _AT_ONCE = 256
 """Combinations worked out at once: few enough to stay in the processor's cache."""
 
@@ -59,9 +62,16 @@ class _Told:
         return _Told(*(part[:, first : first + n] for part in (self.symbol, self.exists, self.agreed)))
 
 
-_Look = tuple[int, list[_Told], np.ndarray | None]
-"""A step, what is told of each key moment of its intervals [P, n], and on which members the answer as a whole is clear
-[S, P, n]."""
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What members tell of all intervals of a step."""
+
+    step: int
+    """Frames between key moments."""
+    told: list[_Told]
+    """Of each key moment, or of each change from one to the next; [P, n]."""
+    clear: np.ndarray | None = None
+    """[S, P, n] bool: the answer as a whole exists; None where each moment's state existing is enough."""
 
 
 class Survey:
@@ -72,8 +82,10 @@ class Survey:
         self.scene, self.qa = scene, qa
         members = [0, *range(scene.positions.shape[-1])[1:][-others:]]
         self.position = np.ascontiguousarray(np.moveaxis(scene.positions[..., members], (2, 3), (0, 1)))
+        """[3, S, E, T] float32."""
         self.axes = np.ascontiguousarray(np.moveaxis(scene.axes[..., members], (2, 3, 4), (0, 1, 2)))
-        self.located, self.oriented = known_until(scene.located), known_until(scene.oriented)
+        """[3, 3, S, E, T] float32: world components of forward, left and up."""
+        self.located, self.oriented = _known_until(scene.located), _known_until(scene.oriented)
         self.boxes = Boxes(scene, qa)
 
     def find(
@@ -94,28 +106,41 @@ class Survey:
             some = possible[start : start + _AT_ONCE]
             with np.errstate(invalid="ignore", divide="ignore"):
                 for look in self._looks(form, viewer[some], targets[some].T, steps):
-                    rows, first, symbols = _agreed(form, asked[look[0]][some], look, counts)
-                    frames = first[:, None] + look[0] * np.arange(form.num_moments)
+                    rows, first, symbols = _agreed(form, asked[look.step][some], look, counts)
+                    frames = first[:, None] + look.step * np.arange(form.num_moments)
                     found.append(Found(some[rows], frames, run_length_codes(symbols)))
         return Found(*(np.concatenate([getattr(f, column.name) for f in found]) for column in fields(Found)))
+
+    def known_until(self, form: Form, viewer: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """[P, T] int: the first frame from each on at which a position or axes that the signal needs are not known.
+
+        A fixed viewer is not among them: it is needed at the stated moment alone.
+
+        Args:
+            viewer: [P].
+            targets: [m, P], or more than the form's m.
+        """
+        needed = [self.located[target] for target in targets[: form.num_targets]]
+        if form.oriented_target:
+            needed.append(self.oriented[targets[0]])
+        if form.viewer == "moving":
+            needed.append(self._eyes_until(form)[viewer])
+        return np.minimum.reduce(needed)
+
+    def _eyes_until(self, form: Form) -> np.ndarray:
+        """[E, T] int, as `known_until`, of what a viewer must have."""
+        return np.minimum(self.located, self.oriented) if form.needs_axes else self.located
 
     def _asked(
         self, form: Form, viewer: np.ndarray, targets: np.ndarray, steps: Sequence[int], counts: Counter[str]
     ) -> dict[int, np.ndarray]:
         """By step, [P, n] bool: positions and axes that the signal needs are known at every frame that the interval
-        spans, and every mentioned track has a box, large enough and apart from the others."""
+        spans, and every mentioned track (viewer [P], targets [m, P]) has a box, large enough and apart from the others.
+        """
         identifiable = self.boxes.identifiable(form, viewer, targets)
-        until = np.minimum.reduce([self.located[target] for target in targets])
-        if form.oriented_target:
-            until = np.minimum(until, self.oriented[targets[0]])
+        until = self.known_until(form, viewer, targets)
         at = np.arange(until.shape[1])
-        stands = None
-        if form.viewer != "none":
-            eyes = np.minimum(self.located[viewer], self.oriented[viewer]) if form.needs_axes else self.located[viewer]
-            if form.viewer == "fixed":
-                stands = eyes > at
-            else:
-                until = np.minimum(until, eyes)
+        stands = self._eyes_until(form)[viewer] > at if form.viewer == "fixed" else None
         asked = {}
         for step in steps:
             span, stated = step * (form.num_moments - 1), step * form.stated
@@ -146,27 +171,25 @@ class Survey:
     def _distances(self, form: Form, viewer: np.ndarray, targets: np.ndarray, steps: Sequence[int]) -> Iterator[_Look]:
         place = np.take(self.position, targets[0], axis=2)
         other = np.take(self.position, targets[1] if len(targets) == 2 else viewer, axis=2)
-        frames, fixed = place.shape[-1], form.viewer == "fixed"
+        frames = place.shape[-1]
         # Of squares, which spares the roots.
         limit, floor = 2 * log1p(self.qa.ratio_tolerance), 2 * log(self.qa.min_distance)
-        offsets = {m * step for step in steps for m in range(form.num_moments)} if fixed else {0}
-        logs = {o: np.log(_square(place[..., o:] - other[..., : frames - o])) for o in offsets}
-        exists = {o: values >= floor for o, values in logs.items()}
+        delays = {delay for step in steps for delay, _ in _key_moments(form, step)}
+        logs = {d: np.log(_square(place[..., d:] - other[..., : frames - d])) for d in delays}
+        exists = {d: values >= floor for d, values in logs.items()}
         for step in steps:
             n = frames - step * (form.num_moments - 1)
-            cuts = [
-                (m * step, slice(n)) if fixed else (0, slice(m * step, m * step + n)) for m in range(form.num_moments)
-            ]
-            values = [logs[offset][..., cut] for offset, cut in cuts]
-            if fixed:
+            moments = [(delay, slice(first, first + n)) for delay, first in _key_moments(form, step)]
+            values = [logs[delay][..., own] for delay, own in moments]
+            if form.viewer == "fixed":
                 changes = [signs(after - before, limit) for before, after in pairwise(values)]
             else:
                 between = signs(logs[0][..., step:] - logs[0][..., :-step], limit)
-                changes = [between[..., cut] for _, cut in cuts[:-1]]
+                changes = [between[..., own] for _, own in moments[:-1]]
             clear = clear_changes(values, changes, limit)
-            for offset, cut in cuts:
-                clear &= exists[offset][..., cut]
-            yield step, [_told_change(change) for change in changes], clear
+            for delay, own in moments:
+                clear &= exists[delay][..., own]
+            yield _Look(step, [_told_change(change) for change in changes], clear)
 
     def _directions(self, form: Form, viewer: np.ndarray, targets: np.ndarray, steps: Sequence[int]) -> Iterator[_Look]:
         eyes = np.take(self.axes, viewer, axis=3)
@@ -177,19 +200,16 @@ class Survey:
             else np.take(self.position, targets[-1], axis=2)
         )
         start = np.take(self.position, targets[0] if len(targets) == 2 else viewer, axis=2)
-        offsets = {m * step for step in steps for m in range(form.num_moments)} if form.viewer == "fixed" else {0}
         told = {}
-        for o in offsets:
-            n = frames - o
-            way = place[..., o:]
+        for delay in {delay for step in steps for delay, _ in _key_moments(form, step)}:
+            way = place[..., delay:]
             if form.signal == "dir":
                 # From a fixed viewer's place then, or from the first target now.
-                way = way - (start[..., o:] if len(targets) == 2 else start[..., :n])
-            told[o] = _direction(_express(way, eyes[..., :n]), self.qa.dead_zone, floor)
+                way = way - (start[..., delay:] if len(targets) == 2 else start[..., : frames - delay])
+            told[delay] = _direction(_express(way, eyes[..., : frames - delay]), self.qa.dead_zone, floor)
         for step in steps:
             n = frames - step * (form.num_moments - 1)
-            shifts = [m * step for m in range(form.num_moments)]
-            yield step, [told[s].at(0, n) if form.viewer == "fixed" else told[0].at(s, n) for s in shifts], None
+            yield _Look(step, [told[delay].at(first, n) for delay, first in _key_moments(form, step)])
 
     def _predictions(
         self, form: Form, viewer: np.ndarray, targets: np.ndarray, steps: Sequence[int]
@@ -202,13 +222,12 @@ class Survey:
             ways = seen[..., step:] - seen[..., :-step]
             if form.viewer == "moving":
                 told = _direction(ways, zone, floor)
-                yield step, [told.at(0, n), told.at(step, n)], None
+                yield _Look(step, [told.at(0, n), told.at(step, n)])
             else:
                 then = eyes[..., step : step + n]
-                yield step, [_direction(_express(ways[..., s : s + n], then), zone, floor) for s in (0, step)], None
+                yield _Look(step, [_direction(_express(ways[..., s : s + n], then), zone, floor) for s in (0, step)])
 
     def _speeds(self, form: Form, viewer: np.ndarray, targets: np.ndarray, steps: Sequence[int]) -> Iterator[_Look]:
-        """As in `candidates.signal_states`: ways over the frame halfway, a slow speed is the floor's."""
         # Many combinations compare the same few.
         keys = [viewer * len(self.scene.kinds) + target for target in targets]
         pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
@@ -218,33 +237,50 @@ class Survey:
             path = path - np.take(self.position, eyes, axis=2)
         own = np.split(place, len(targets))
         seconds = self.scene.timestamps[entity].astype(np.float32)
-        limit, floor = log1p(self.qa.speed_tolerance), self.qa.min_displacement
+        limit = log1p(self.qa.speed_tolerance)
         for step in steps:
-            half, start, stop = step // 2, path[..., :-step], path[..., step:]
-            middle = path[..., half : half + start.shape[-1]]
-            if step % 2:
-                middle = (middle + path[..., half + 1 : half + 1 + start.shape[-1]]) / 2
-            way = np.sqrt(_square(middle - start)) + np.sqrt(_square(stop - middle))
-            slow = way < floor
-            speed = np.log(np.maximum(way, floor)) - np.log(seconds[:, step:] - seconds[:, :-step])
+            speed, slow = _log_speeds(path, seconds, step, self.qa.min_displacement)
             n = path.shape[-1] - step * (form.num_moments - 1)
             if len(targets) == 1:
-                speed, slow = speed[:, own[0]], slow[:, own[0]]
-                changes = signs(speed[..., step:] - speed[..., :-step], limit)
-                a, b = slow[..., :-step], slow[..., step:]
-                known = ~((a & b) | ((a | b) & (changes == 0)))
-                shifts = range(0, step * (form.num_moments - 2), step)
-                values = [speed[..., s : s + n] for s in (*shifts, step * (form.num_moments - 2))]
-                clear = clear_changes(values, [changes[..., s : s + n] for s in shifts], limit)
-                for shift in shifts:
-                    clear &= known[..., shift : shift + n]
-                yield step, [_told_change(changes[..., s : s + n]) for s in shifts], clear
+                yield _speed_changes(speed[:, own[0]], slow[:, own[0]], step, form.num_moments - 1, n, limit)
             else:
                 states = signs(speed[:, own[0]] - speed[:, own[1]], limit)
-                a, b = slow[:, own[0]], slow[:, own[1]]
-                states += np.int8(1)
-                told = _Told.by(states, ~((a & b) | ((a | b) & (states == 1))))
-                yield step, [told.at(m * step, n) for m in range(form.num_moments - 1)], None
+                known = comparable(slow[:, own[0]], slow[:, own[1]], states)
+                told = _Told.by(states + np.int8(1), known)
+                yield _Look(step, [told.at(m * step, n) for m in range(form.num_moments - 1)])
+
+
+def _key_moments(form: Form, step: int) -> list[tuple[int, int]]:
+    """For each key moment of the interval that begins at frame 0: how many frames later than the viewer the target is
+    looked at, and the viewer's frame. A fixed viewer's is the first, a moving one's that of the target."""
+    after = [m * step for m in range(form.num_moments)]
+    return [(frame, 0) if form.viewer == "fixed" else (0, frame) for frame in after]
+
+
+def _log_speeds(path: np.ndarray, seconds: np.ndarray, step: int, floor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of speeds over a step, a slow one's that of the floor, and which are slow: [S, P, T - step].
+
+    Args:
+        path: [3, S, P, T].
+        seconds: [P, T].
+    """
+    half, start, stop = step // 2, path[..., :-step], path[..., step:]
+    middle = path[..., half : half + start.shape[-1]]
+    if step % 2:
+        middle = (middle + path[..., half + 1 : half + 1 + start.shape[-1]]) / 2
+    way = np.sqrt(_square(middle - start)) + np.sqrt(_square(stop - middle))
+    return np.log(np.maximum(way, floor)) - np.log(seconds[:, step:] - seconds[:, :-step]), way < floor
+
+
+def _speed_changes(speed: np.ndarray, slow: np.ndarray, step: int, num_speeds: int, n: int, limit: float) -> _Look:
+    """How speeds of `_log_speeds` change from each step of an interval to the next."""
+    changes = signs(speed[..., step:] - speed[..., :-step], limit)
+    known = comparable(slow[..., :-step], slow[..., step:], changes)
+    steps = [slice(m * step, m * step + n) for m in range(num_speeds)]
+    clear = clear_changes([speed[..., own] for own in steps], [changes[..., own] for own in steps[:-1]], limit)
+    for own in steps[:-1]:
+        clear &= known[..., own]
+    return _Look(step, [_told_change(changes[..., own]) for own in steps[:-1]], clear)
 
 
 class Boxes:
@@ -253,14 +289,18 @@ class Boxes:
     def __init__(self, scene: Scene, qa: QA) -> None:
         x1, y1, x2, y2 = boxes = np.ascontiguousarray(np.moveaxis(scene.boxes, -1, 0), np.float32)
         self._boxes = boxes.reshape(4, -1)
+        """[4, E * T] float32."""
+        # Pairs of entities of one clip, one entity's after the other's: those of an entity begin at its row.
         sizes = np.bincount(scene.first, minlength=len(scene.first))[scene.first]
         self._first, self._row = scene.first, np.cumsum(sizes) - sizes
         one = np.repeat(np.arange(len(sizes)), sizes)
         other = np.arange(len(one)) - self._row[one] + self._first[one]
         with np.errstate(invalid="ignore"):
             self._large = ((x2 - x1 >= qa.min_box) & (y2 - y1 >= qa.min_box)) | (scene.kinds == CAMERA)[:, None]
+            """[E, T] bool."""
             # A box that is not there overlaps with none: comparisons with NaN are false.
             self._apart = ~(_overlap(boxes[:, one], boxes[:, other]) > qa.max_box_overlap)
+            """[pairs, T] bool."""
 
     def at(self, entities: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """[K, roles, 4] xyxy of entities [K, roles] at frames [K]; NaN for the camera and where there is none (-1)."""
@@ -302,7 +342,7 @@ def _agreed(
     form: Form, asked: np.ndarray, look: _Look, counts: Counter[str]
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Combination, first frame and symbols of the intervals of a look that members agree on, of those asked [P, n]."""
-    _, told, clear = look
+    told, clear = look.told, look.clear
     exists = asked.copy() if clear is None else asked & clear[0]
     for moment in told:
         exists &= moment.exists
@@ -310,8 +350,8 @@ def _agreed(
     for moment in told:
         agreed &= moment.agreed
     left = [int(np.count_nonzero(part)) for part in (asked, exists, agreed)]
-    counts["below a floor"] += left[0] - left[1]
-    counts[f"answered: {form.type}"] += left[1]
+    counts["below a floor or drifting"] += left[0] - left[1]
+    counts[f"{ANSWERED}{form.type}"] += left[1]
     counts["label not stable"] += left[1] - left[2]
     if form.signal == "dir_pred":
         agreed &= told[0].symbol == told[1].symbol
@@ -321,14 +361,14 @@ def _agreed(
     return rows, first, [moment.symbol[rows, first] for moment in told]
 
 
-def known_until(known: np.ndarray) -> np.ndarray:
+def _known_until(known: np.ndarray) -> np.ndarray:
     """[E, T] int: the first frame from each on at which [E, T] is false; T where it is true to the end."""
     frames = np.where(known, known.shape[1], np.arange(known.shape[1]))
     return np.minimum.accumulate(frames[:, ::-1], axis=1)[:, ::-1]
 
 
 def _told_change(changes: np.ndarray) -> _Told:
-    """What is told of changes [S, P, n]; whether there is an answer is told elsewhere."""
+    """What is told of changes [S, P, n] int8; whether there is an answer is for the look as a whole to say."""
     same = np.logical_and.reduce(changes == changes[0], axis=0)
     return _Told(changes[0] + np.int8(1), np.ones(same.shape, bool), same)
 
