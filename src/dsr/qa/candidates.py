@@ -250,7 +250,8 @@ class _OfClips:
 def _to_try(keys: np.ndarray, frames: np.ndarray, num_clips: int, rng: np.random.Generator) -> np.ndarray:
     """Indices of some of each of equal keys [K]: one, or more where a clip would else have few to try.
 
-    Which one depends on its own key and frames alone: another question more or less changes no choice.
+    A hash of a question's key and frames decides, not its place among the others: one more or less hardly changes which
+    others are chosen.
     """
     factor = rng.integers(1 << 63, dtype=np.uint64) | np.uint64(1)
     place = (keys << 20) + (frames[:, 0] << 10) + frames[:, 1]
