@@ -35,8 +35,8 @@ share is that of the candidates that were worked out on all of them."""
 _FORMS_OF_TYPE = Counter(form.type for form in FORMS)
 _SURVEYED = 3
 """Members that are looked at beside the cues as they are."""
-_TRIES = 16
-"""Questions of a clip and form that are at least worked out on all members, where there are that many."""
+_LOOKS_A_TRY = 192
+"""Of each form, at least one in so many of `qa.candidates` is worked out on all members, where a clip has that many."""
 _FAMILY_SHARE = 4
 """A free-form family draws one in so many of the candidates that are its part."""
 _NONE = -1
@@ -108,7 +108,8 @@ class _Search:
         else:
             (drawn, answers), members = self._surveyed(form, steps), self.not_surveyed
         keys = _pack([drawn.viewer, *drawn.targets.T, answers])
-        tried = _to_try(keys, drawn.frames, int((scene.kinds == CAMERA).sum()), self.rng)
+        most = -(-self.qa.candidates // _LOOKS_A_TRY) * int((scene.kinds == CAMERA).sum())
+        tried = _to_try(keys, drawn.frames, most, self.rng)
         counts["repeats another question"] += len(answers) - len(tried)
         drawn = drawn.take(tried)
 
@@ -247,8 +248,8 @@ class _OfClips:
         return self._entities[self._starts[clip] + place]
 
 
-def _to_try(keys: np.ndarray, frames: np.ndarray, num_clips: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices of some of each of equal keys [K]: one, or more where a clip would else have few to try.
+def _to_try(keys: np.ndarray, frames: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of some of each of equal keys [K]: one, or as many as that all together are no more than `most`.
 
     A hash of a question's key and frames decides, not its place among the others: one more or less hardly changes which
     others are chosen.
@@ -258,7 +259,7 @@ def _to_try(keys: np.ndarray, frames: np.ndarray, num_clips: int, rng: np.random
     priority = place.astype(np.uint64) * factor
     order = np.argsort(keys)
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
-    tries = _TRIES * num_clips // max(len(starts), 1)
+    tries = most // max(len(starts), 1)
     if tries > 1:
         order = np.lexsort((priority, keys))
         return order[_rank_within(keys[order]) < tries]
