@@ -29,7 +29,7 @@ from dsr.qa.scene import Scene, build_scenes
 from dsr.qa.signals import Drawn, Members, signal_states
 from dsr.qa.survey import Found, Survey
 from dsr.qa.templates import Form, num_axes
-from tests.qa.reference import answer_of, states_of
+from tests.qa.reference import states_of
 from tests.scenes import random_cues
 
 FULL = QA()
@@ -78,11 +78,16 @@ def find_one_at_a_time(
         for row, first in np.argwhere(asked).tolist():
             frames = [first + step * m for m in range(form.num_moments)]
             question = self.scene, form, int(viewer[row]), [int(t) for t in targets[row]], frames, self.qa
-            own = answer_of(*question, members[0])
-            if own is not None and all(answer_of(*question, member) == own for member in members[1:]):
-                combinations.append(row)
-                all_frames.append(frames)
-                answers.append(run_lengths(np.array([own], np.int8))[0])
+            own = states_of(*question, members[0])
+            if own is None or any(states_of(*question, member) != own for member in members[1:]):
+                continue
+            if form.signal == "dir_pred":
+                before, *own = own
+                if own != [before]:
+                    continue
+            combinations.append(row)
+            all_frames.append(frames)
+            answers.append(run_lengths(np.array([own], np.int8))[0])
     shape = -1, form.num_moments
     return Found(np.array(combinations, int), np.array(all_frames, int).reshape(shape), np.array(answers, np.int64))
 
