@@ -1,8 +1,16 @@
 """Question generation: milliseconds a produced question, and against one question, member and frame at a time.
 
-`pytest benchmarks/test_question_generation.py --benchmark-enable` prints both groups. The two of group "signals" do
-the same work and give the same quartets; only the signals and answers are worked out differently.
+`pytest benchmarks/test_question_generation.py --benchmark-enable` prints both groups.
+
+- "questions": from loaded cues to rows, at qa.max_per_clip / qa.max_per_clip_type of the default (30 / 6) and more
+  generous ones. A clip's questions share the cost of finding its candidates, so the more are kept the less each costs;
+  two questions of a clip never have the same viewer, targets and answer.
+- "signals": the same candidates and quartets, but signals and answers worked out differently.
 """
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,18 +19,23 @@ import pytest
 from dsr.cues.schema import ClipCues
 from dsr.params import QA
 from dsr.qa import candidates as candidates_module
-from dsr.qa.candidates import Candidates, Drawn, Members, find_candidates, signal_states
+from dsr.qa.answers import run_lengths
+from dsr.qa.candidates import Candidates, find_candidates
 from dsr.qa.free_form import Family
-from dsr.qa.generate import Block, Offered, offer_cues, question_rows
+from dsr.qa.generate import Block, offer_cues, question_rows
 from dsr.qa.options import Matching, match_quartets
 from dsr.qa.propensity import Propensity, fit
 from dsr.qa.scene import Scene, build_scenes
+from dsr.qa.signals import Drawn, Members, signal_states
+from dsr.qa.survey import Found, Survey
 from dsr.qa.templates import Form, num_axes
 from tests.qa.reference import states_of
 from tests.scenes import random_cues
 
 FULL = QA()
 SMALL = QA(candidates=1024)
+MOST = [(30, 6), (60, 12), (120, 24)]
+"""qa.max_per_clip and qa.max_per_clip_type."""
 
 
 def generate(clips: list[ClipCues], qa: QA) -> tuple[Candidates, Matching]:
@@ -35,8 +48,11 @@ def generate(clips: list[ClipCues], qa: QA) -> tuple[Candidates, Matching]:
 def one_at_a_time(
     scene: Scene, form: Form, drawn: Drawn, qa: QA, members: Members
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`signal_states` in plain Python for the templates; the free-form families have no plain twin."""
-    if isinstance(form, Family):
+    """`signal_states` in plain Python for the templates' key moments.
+
+    The free-form families and the looks between moments have no plain twin.
+    """
+    if isinstance(form, Family) or drawn.frames.shape[1] != form.num_moments:
         return signal_states(scene, form, drawn, qa, members)
     count, ensemble = len(drawn.viewer), members.up.shape[-1]
     moments = form.num_moments - {"dis": 1, "spd": 2, "spd_comp": 1, "dir_pred": 1}.get(form.signal, 0)
@@ -52,16 +68,39 @@ def one_at_a_time(
     return np.zeros((count, moments, num_axes(form.signal)), np.float32), states, valid
 
 
+def find_one_at_a_time(
+    self: Survey, form: Form, viewer: np.ndarray, targets: np.ndarray, steps: Sequence[int], counts: Counter[str]
+) -> Found:
+    """`Survey.find` in plain Python."""
+    members = [0, *range(self.scene.positions.shape[-1])[-(self.position.shape[1] - 1) :]]
+    combinations, all_frames, answers = [], [], []
+    for step, asked in self._asked(form, viewer, targets.T, steps, counts).items():
+        for row, first in np.argwhere(asked).tolist():
+            frames = [first + step * m for m in range(form.num_moments)]
+            question = self.scene, form, int(viewer[row]), [int(t) for t in targets[row]], frames, self.qa
+            own = states_of(*question, members[0])
+            if own is None or any(states_of(*question, member) != own for member in members[1:]):
+                continue
+            if form.signal == "dir_pred":
+                before, *own = own
+                if own != [before]:
+                    continue
+            combinations.append(row)
+            all_frames.append(frames)
+            answers.append(run_lengths(np.array([own], np.int8))[0])
+    shape = -1, form.num_moments
+    return Found(np.array(combinations, int), np.array(all_frames, int).reshape(shape), np.array(answers, np.int64))
+
+
 @pytest.fixture(scope="module")
 def clips() -> list[ClipCues]:
     return [random_cues(seed) for seed in range(64)]
 
 
-def all_of_it(clips: list[ClipCues], table: pd.DataFrame) -> pd.DataFrame:
+def all_of_it(clips: list[ClipCues], table: pd.DataFrame, qa: QA) -> pd.DataFrame:
     """From loaded cues to rows, with what texts tell balanced out."""
-    named = list(zip(table.clip_id, clips, strict=True))
-    offered = Offered.concatenate([offer_cues(named[:32], FULL), offer_cues(named[32:], FULL)])
-    matching = match_quartets(offered.candidates, FULL, np.random.default_rng(0), propensities(clips))
+    offered = offer_cues(list(zip(table.clip_id, clips, strict=True)), qa)
+    matching = match_quartets(offered.candidates, qa, np.random.default_rng(0), propensities(clips))
     return question_rows(offered, matching.quartets, Block(0, table, None), np.random.default_rng(0))
 
 
@@ -78,22 +117,30 @@ def propensities(clips: list[ClipCues]) -> dict[int, Propensity]:
 
 
 @pytest.mark.benchmark(group="questions")
-def test_from_cues_to_rows(benchmark, clips: list[ClipCues]) -> None:
+@pytest.mark.parametrize("most", MOST, ids=str)
+def test_from_cues_to_rows(benchmark, clips: list[ClipCues], most: tuple[int, int]) -> None:
     ids = [f"clip_{i}" for i in range(len(clips))]
     table = pd.DataFrame({"clip_id": ids, "source_video": ids, "category": ""})
     propensities(clips)
-    rows = benchmark.pedantic(all_of_it, (clips, table), rounds=5, warmup_rounds=1)
+    rows = benchmark.pedantic(all_of_it, (clips, table, kept_at_most(most)), rounds=5, warmup_rounds=1)
     report(benchmark, len(rows))
 
 
 @pytest.mark.benchmark(group="questions")
-def test_matching_alone(benchmark, clips: list[ClipCues]) -> None:
+@pytest.mark.parametrize("most", MOST, ids=str)
+def test_matching_alone(benchmark, clips: list[ClipCues], most: tuple[int, int]) -> None:
     candidates, _ = generate(clips, FULL)
     learned = propensities(clips)
     matching = benchmark.pedantic(
-        lambda: match_quartets(candidates, FULL, np.random.default_rng(0), learned), rounds=5, warmup_rounds=1
+        lambda: match_quartets(candidates, kept_at_most(most), np.random.default_rng(0), learned),
+        rounds=5,
+        warmup_rounds=1,
     )
     report(benchmark, matching.quartets.size)
+
+
+def kept_at_most(most: tuple[int, int]) -> QA:
+    return dataclasses.replace(FULL, max_per_clip=most[0], max_per_clip_type=most[1])
 
 
 def report(benchmark, questions: int) -> None:
@@ -115,6 +162,7 @@ def test_one_question_member_and_frame_at_a_time(
 ) -> None:
     candidates, matching = generate(clips[:6], SMALL)
     monkeypatch.setattr(candidates_module, "signal_states", one_at_a_time)
+    monkeypatch.setattr(Survey, "find", find_one_at_a_time)
     slow_candidates, slow_matching = benchmark.pedantic(generate, (clips[:6], SMALL), rounds=1)
     np.testing.assert_array_equal(slow_candidates.answer, candidates.answer)
     np.testing.assert_array_equal(slow_matching.quartets, matching.quartets)

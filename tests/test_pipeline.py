@@ -123,7 +123,7 @@ def test_a_model_parameter_reruns_training_and_evaluation_only(project: Path):
 
 def test_a_question_parameter_reruns_from_questions_on_without_touching_the_workspace(project: Path):
     before = (project / "data/qa/pool.parquet").read_bytes()
-    output = shell(project, "dvc", "exp", "run", "--temp", "-S", "qa.seed=2")
+    output = shell(project, "dvc", "exp", "run", "--temp", "-S", "qa.seed=3")
     assert {"qa", "split"} <= stages_run(output)
     assert not {"simulate", "catalog", "curate", "cues"} & stages_run(output)
     assert (project / "data/qa/pool.parquet").read_bytes() == before

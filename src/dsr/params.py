@@ -259,8 +259,11 @@ class QA:
     """Questions with derived answers (qa/)."""
 
     seed: int = 1
-    candidates: int = 512
-    """Candidate questions drawn for each clip and type, spread over its forms (a quarter for a free-form family)."""
+    candidates: int = 3072
+    """About how many candidate questions of each clip and type are looked at, at most, spread over its forms: all
+    intervals of as many viewers and targets as that allows. A free-form family draws a quarter of its part. One of the
+    same viewer, targets and answer is then tried on the whole ensemble; several, where a clip has few, or many are
+    looked at."""
     keep_per_clip_type: int = 80
     """Candidates of a clip and type that enter the matching, the rarer answers first."""
     max_per_clip: int = 30

@@ -10,26 +10,19 @@ import pytest
 
 from dsr.cues.schema import ClipCues
 from dsr.params import QA, Ensemble
-from dsr.qa.candidates import (
-    ANSWERED,
-    FORM_TYPES,
-    FORMS,
-    STABLE,
-    Candidates,
-    Drawn,
-    Members,
-    find_candidates,
-    signal_states,
-)
+from dsr.qa.candidates import FORM_TYPES, FORMS, STABLE, Candidates, find_candidates
 from dsr.qa.free_form import Family
 from dsr.qa.scene import CAMERA, OBJECT, Scene, build_scene
+from dsr.qa.signals import Drawn, Members, signal_states
+from dsr.qa.survey import ANSWERED
 from dsr.qa.templates import FORMS as TEMPLATES
-from dsr.qa.templates import TYPES, num_axes
+from dsr.qa.templates import TYPES, Form, num_axes
+from tests.qa.close_calls import decided
 from tests.qa.reference import answer_of, states_of
 from tests.scenes import WIDTH, heading, hide, looking, make_cues, random_cues
 
 EXACT = Ensemble(members=1, margin=0, angle=0, camera=0)
-MANY = QA(candidates=512, keep_per_clip_type=10_000)
+MANY = QA(keep_per_clip_type=10_000)
 SEEDS = range(12)
 
 
@@ -243,7 +236,7 @@ def test_where_nothing_moves_no_speed_and_no_prediction_is_asked() -> None:
     kinds = {FORMS[f].type for f in found.form}
     assert kinds.isdisjoint({"rel_spd", "abs_spd", "rel_spd_comp", "abs_spd_comp", "rel_dir_pred", "abs_dir_pred"})
     assert {"rel_dis", "rel_dir", "rel_ori"} <= kinds
-    assert counts["below a floor"] > 0
+    assert counts["below a floor or drifting"] > 0
 
 
 def test_what_is_too_near_has_no_distance_and_no_direction() -> None:
@@ -304,6 +297,28 @@ def keys_of(found: Candidates) -> set[tuple]:
     return {(i, v, *t, int(a)) for (i, v, t, _), a in zip(questions(found), found.answer, strict=True)}
 
 
+def assert_all_but_close_calls_agree(here: Scene, there: Scene) -> None:
+    """Two scenes that differ by rounding alone ask the same, and every member answers the same."""
+    found, other = found_in(here)[0], found_in(there)[0]
+    # A close call of one interval may change which interval of a viewer, targets and answer is worked out on all.
+    assert len(keys_of(found) ^ keys_of(other)) <= 0.002 * len(found)
+    close = total = 0
+    for asked in (templates_only(found), templates_only(other)):
+        for index in np.unique(asked.form):
+            form, own = FORMS[index], asked.take(np.flatnonzero(asked.form == index))
+            drawn = Drawn(own.viewer, own.targets, own.frames[:, : form.num_moments])
+            sure = decided(here, form, drawn, MANY)
+            for one, two in zip(*(told(scene, form, drawn) for scene in (here, there)), strict=True):
+                np.testing.assert_array_equal(one[sure], two[sure])
+            close, total = close + int((~sure).sum()), total + len(sure)
+    assert close <= 0.1 * total
+
+
+def told(scene: Scene, form: Form, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
+    """States of every member, and whether they exist."""
+    return signal_states(scene, form, drawn, MANY, Members(scene, slice(None)))[1:]
+
+
 def scaled(cues: ClipCues, factor: float) -> ClipCues:
     poses = cues.camera_poses.copy()
     poses[:, :3, 3] *= factor
@@ -318,9 +333,8 @@ def test_multiplying_all_lengths_changes_nothing(seed: int) -> None:
         other, _ = found_in(scene_of(scaled(cues, factor), Ensemble()))
         for field in dataclasses.fields(Candidates):
             np.testing.assert_array_equal(getattr(other, field.name), getattr(original, field.name))
-    # 20 is no power of two: single precision may round a value over a threshold, once in many thousands.
-    other, _ = found_in(scene_of(scaled(cues, 20), Ensemble()))
-    assert len(keys_of(original) ^ keys_of(other)) <= 0.002 * len(original)
+    # 20 is no power of two: single precision rounds otherwise.
+    assert_all_but_close_calls_agree(scene_of(cues, Ensemble()), scene_of(scaled(cues, 20), Ensemble()))
 
 
 def moved(cues: ClipCues, seed: int) -> ClipCues:
@@ -342,9 +356,7 @@ def test_the_choice_of_the_world_frame_changes_no_answer(seed: int) -> None:
     assert states_at(there, found) == states_at(scene, found)
     # The ensemble of a clip with an exact camera does not see the world frame either.
     steady = Ensemble(camera=0)
-    here, _ = found_in(scene_of(cues, steady))
-    other, _ = found_in(scene_of(moved(cues, seed), steady))
-    assert len(keys_of(here) ^ keys_of(other)) <= 0.002 * len(here)
+    assert_all_but_close_calls_agree(scene_of(cues, steady), scene_of(moved(cues, seed), steady))
 
 
 def mirrored(cues: ClipCues) -> ClipCues:
@@ -441,7 +453,7 @@ def laplace_noise(cues: ClipCues, seed: int, deviation: float) -> ClipCues:
 
 @pytest.mark.parametrize("deviation", [0.02, 0.05])
 def test_kept_answers_are_those_of_the_noise_free_cues(deviation: float) -> None:
-    qa = QA(candidates=128)
+    qa = QA()
     right, total = Counter(), Counter()
     for seed in range(28):
         cues = random_cues(100 + seed)

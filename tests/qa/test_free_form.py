@@ -11,9 +11,9 @@ import pytest
 
 from dsr.cues.schema import ClipCues
 from dsr.params import QA, Ensemble
-from dsr.qa.candidates import Drawn, Members, signal_states
 from dsr.qa.free_form import FAMILIES, NO_ANSWER, ORDERS
 from dsr.qa.scene import build_scene
+from dsr.qa.signals import Drawn, Members, signal_states
 from tests.scenes import heading, looking, make_cues
 
 FRAMES = 33

@@ -25,7 +25,7 @@ from tests.scenes import hide, random_cues
 
 NUM_CLIPS = 24
 CLIP_IDS = [f"clip-{i:02d}.a" for i in range(NUM_CLIPS)]
-QA_SMALL = QA(candidates=128, num_blocks=2)
+QA_SMALL = QA(candidates=2048, num_blocks=2)
 
 CONTRACT = [
     "videoID",
@@ -151,7 +151,8 @@ def test_the_states_are_those_of_the_right_option(pool: pd.DataFrame) -> None:
         assert row.option_states[place] == row.states
         if row.type != "non_temp":
             signal = row.type.split("_", 1)[1]
-            told = [encode_states(parse_answer(signal, option[3:])) for option in row.options]
+            vocabulary = "dir_between" if signal == "dir" and len(row.targets) == 2 else signal
+            told = [encode_states(parse_answer(vocabulary, option[3:])) for option in row.options]
             assert told == list(row.option_states)
         else:
             answers = next(

@@ -13,8 +13,8 @@ import pytest
 from dsr.cues.schema import ClipCues
 from dsr.params import QA, Ensemble
 from dsr.qa.answers import decode_run_lengths, run_lengths
-from dsr.qa.candidates import Drawn, Members, signal_states, told_between
 from dsr.qa.scene import Scene, build_scene
+from dsr.qa.signals import Drawn, Members, signal_states, told_between
 from dsr.qa.templates import FORMS, answer_text, num_axes
 from tests.qa.reference import states_of
 from tests.scenes import heading, looking, make_cues

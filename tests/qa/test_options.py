@@ -19,7 +19,7 @@ from tests.qa.reference import answer_distance
 from tests.qa.test_candidates import decode
 from tests.scenes import random_cues
 
-QA_SMALL = QA(candidates=128)
+QA_SMALL = QA()
 NUM_CLIPS = 24
 
 
@@ -95,7 +95,7 @@ def test_the_questions_of_a_quartet_share_a_signature() -> None:
 @pytest.mark.parametrize(("max_per_clip", "max_per_type"), [(1, 1), (5, 2), (30, 1), (3, 6)])
 def test_caps_hold(max_per_clip: int, max_per_type: int) -> None:
     _, candidates = offered()
-    matching = match(QA(candidates=128, max_per_clip=max_per_clip, max_per_clip_type=max_per_type))
+    matching = match(QA(max_per_clip=max_per_clip, max_per_clip_type=max_per_type))
     used = matching.quartets.ravel()
     assert len(used)
     assert max(Counter(candidates.clip[used].tolist()).values()) <= max_per_clip

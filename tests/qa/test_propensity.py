@@ -56,7 +56,8 @@ def test_a_text_that_tells_the_answer_is_balanced_away() -> None:
     balanced = match_quartets(candidates, QA(), np.random.default_rng(0), {PREDICTION: learned}).quartets
     assert len(balanced) > 50
     assert guessed(candidates, balanced) < 0.30
-    evidence = learned.evidence(learned.words(candidates), np.unique(candidates.answer).tolist())
+    said = learned.of_answers(np.unique(candidates.answer).tolist())
+    evidence = learned.evidence(learned.words(candidates), said)
     own = np.searchsorted(np.unique(candidates.answer), candidates.answer)
     advantage = evidence[np.arange(len(own)), :, own] - evidence.mean(axis=2)
     assert advantage[plain.ravel()].sum() > 100

@@ -8,16 +8,17 @@ import pytest
 
 from dsr.cues.schema import ClipCues
 from dsr.params import QA, Ensemble
-from dsr.qa.candidates import FORMS, Members, find_candidates, signal_states, told_between
+from dsr.qa.candidates import FORMS, find_candidates
 from dsr.qa.free_form import FAMILIES, Family
 from dsr.qa.scene import build_scene
+from dsr.qa.signals import Members, signal_states, told_between
 from dsr.report import explanation
 from dsr.report.explanation import Explanation, as_drawn, explain_question
 from dsr.report.free_form_reading import READERS
 from dsr.report.reading import Condition
 from tests.scenes import looking, make_cues, random_cues
 
-NOISY = QA(candidates=300, ensemble=Ensemble(members=12, margin=4.0, across=0.5))
+NOISY = QA(candidates=4800, ensemble=Ensemble(members=12, margin=4.0, across=0.5))
 NUM_SCENES = 20
 
 

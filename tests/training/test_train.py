@@ -16,10 +16,15 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, get_cosine_schedule_with_warmup
+from transformers import (
+    AutoConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    get_cosine_schedule_with_warmup,
+)
 
 from dsr.console import StageError
-from dsr.files import write_parquet
+from dsr.files import write_json, write_parquet
 from dsr.model import load_model, presets
 from dsr.model.chat import option_log_probs
 from dsr.params import GSM, Params, Train
@@ -137,12 +142,21 @@ def test_a_killed_run_goes_on_to_the_same_weights(trained: Path, tmp_path: Path)
     assert list((tmp_path / "models/checkpoints").iterdir()) == []
 
 
-def test_the_key_holds_what_a_run_depends_on(trained: Path, tmp_path: Path) -> None:
+def test_the_key_holds_what_a_run_depends_on(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = train.run_key(SMALL, make_project(tmp_path))
     assert key == train.run_key(SMALL, trained)
     assert key != train.run_key(replace(SMALL, gsm=replace(SMALL.gsm, num_tokens=5)), trained)
     assert key != train.run_key(replace(SMALL, train=replace(SMALL.train, seed=2)), trained)
     assert key == train.run_key(replace(SMALL, evaluate=replace(SMALL.evaluate, seed=2)), trained)
+    with monkeypatch.context() as context:
+        context.setenv("WORLD_SIZE", "2")
+        assert key != train.run_key(SMALL, trained)
+    zero = replace(SMALL, train=replace(SMALL.train, deepspeed="zero2"))
+    keys = {train.run_key(zero, tmp_path)}
+    for stage in (2, 3):
+        write_json(tmp_path / "configs/deepspeed/zero2.json", {"zero_optimization": {"stage": stage}})
+        keys.add(train.run_key(zero, tmp_path))
+    assert len(keys) == 3
     table = pd.read_parquet(tmp_path / "data/qa/train.parquet")
     write_parquet(tmp_path / "data/qa/train.parquet", table.iloc[:-1])
     assert key != train.run_key(SMALL, tmp_path)
@@ -250,6 +264,17 @@ def test_a_missing_backbone_says_where_it_is_published(tmp_path: Path) -> None:
     ):
         train.run(params, root, workers=1)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_vl"])
+def test_another_family_of_backbones_is_named_before_its_weights_are_read(family: str, tmp_path: Path) -> None:
+    root = make_project(tmp_path, clips=2, rows=1, videos=0)
+    folder = root / "models/weights/Other-VL-8B-Instruct"
+    write_json(folder / "config.json", AutoConfig.for_model(family).to_dict())
+    (folder / "model.safetensors").write_bytes(b"not read")
+    params = replace(SMALL, model=replace(SMALL.model, backbone=str(folder.relative_to(root))))
+    with pytest.raises(StageError, match=rf"{folder} holds a '{family}' model: model.backbone must be a Qwen2.5-VL$"):
+        train.run(params, root, workers=1)
 
 
 def test_a_published_folder_is_a_backbone(trained: Path, tmp_path: Path) -> None:

@@ -106,6 +106,9 @@ _DTYPES = {
     "mask_rle": np.uint8,
     "mask_offsets": np.int64,
 }
+MASKS = ("mask_rle", "mask_offsets")
+PIXELWISE = ("point_map", "confidence", *MASKS)
+"""Arrays that tell of pixels: nearly all of a file. Questions and what explains them need none of them."""
 
 
 def encode_masks(masks: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,8 +173,7 @@ def read_cues(path: Path, *, skip: Collection[str] = ()) -> ClipCues:
     """Read and check a cue file.
 
     Args:
-        skip: arrays not to read, for speed (`point_map`, `confidence`, `mask_rle`, `mask_offsets`); they come
-            back empty.
+        skip: arrays not to read, for speed: some of PIXELWISE; they come back empty.
 
     Raises:
         CuesError: not a cue file, a damaged one, or one of another schema version.

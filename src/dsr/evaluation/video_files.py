@@ -13,7 +13,7 @@ import pandas as pd
 from dsr.clips.catalog import CATALOG
 from dsr.clips.video import VideoError, probe, read_frames, uniform_frames
 from dsr.console import StageError
-from dsr.cues.schema import ClipCues, CuesError, read_cues
+from dsr.cues.schema import MASKS, ClipCues, CuesError, read_cues
 from dsr.evaluation.clip_views import bare_cues
 
 NUM_FRAMES = 32
@@ -72,7 +72,7 @@ class VideoFiles:
             raise VideoError(f"no video: {self.files[clip_id]} does not exist")
         path = self._folder / f"{clip_id}.npz"
         if path.is_file():
-            return read_cues(path, skip=("mask_rle", "mask_offsets"))
+            return read_cues(path, skip=MASKS)
         return cues_of_video(self.files[clip_id])
 
 

@@ -5,6 +5,11 @@ sequence. Every tolerance and floor is relative (to the first value of a run, to
 that an answer does not change when all lengths are multiplied.
 """
 
+from collections.abc import Sequence
+from functools import cache
+from itertools import groupby, pairwise
+from math import log1p
+
 import numpy as np
 
 from dsr.geometry.signals import length
@@ -27,26 +32,47 @@ def change_states(values: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.
         States [K, M, 1, S] int8, and [K, S] bool: no constant run drifts.
     """
     log = np.log(values)
-    limit = np.log1p(tolerance)
-    states = _sign(np.diff(log, axis=1), limit)
-    low = high = log[:, 0]
+    limit = log1p(tolerance)
+    states = signs(np.diff(log, axis=1), limit)
+    moments = np.moveaxis(log, 1, 0)
+    return states[:, :, None], clear_changes(list(moments), list(np.moveaxis(states, 1, 0)), limit)
+
+
+def clear_changes(logs: Sequence[np.ndarray], changes: Sequence[np.ndarray], limit: float) -> np.ndarray:
+    """Whether all values of each constant run lie within the limit of each other.
+
+    Args:
+        logs: logarithms at each moment, arrays of one shape.
+        changes: states from each moment to the next, arrays that broadcast to that shape.
+    """
+    low = high = logs[0]
     clear = np.ones(low.shape, bool)
-    for step in range(states.shape[1]):
-        constant, value = states[:, step] == 0, log[:, step + 1]
+    for change, value in zip(changes, logs[1:], strict=True):
+        constant = change == 0
         low = np.where(constant, np.minimum(low, value), value)
         high = np.where(constant, np.maximum(high, value), value)
         clear &= high - low <= limit
-    return states[:, :, None], clear
+    return clear
 
 
 def comparison_states(first: np.ndarray, second: np.ndarray, tolerance: float) -> np.ndarray:
     """Whether the first of two positive signals [K, M, S] is larger (1), smaller (-1) or about the same (0)."""
-    return _sign(np.log(first) - np.log(second), np.log1p(tolerance))[:, :, None]
+    return signs(np.log(first) - np.log(second), log1p(tolerance))[:, :, None]
+
+
+def comparable(slow: np.ndarray, other_slow: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """Where two speeds have a state: two slow ones are not compared, and no slow one is called about as fast.
+
+    Args:
+        slow, other_slow: bool, arrays of one shape; a slow speed is measured as the floor's.
+        states: how the two compare, likewise.
+    """
+    return ~((slow & other_slow) | ((slow | other_slow) & (states == 0)))
 
 
 def direction_states(vectors: np.ndarray, dead_zone: float) -> np.ndarray:
     """Signs of unit vectors on (forward, left, up), 0 within the dead zone: [K, M, 3, S] -> [K, M, 3, S] int8."""
-    return _sign(vectors / length(vectors)[:, :, None], dead_zone)
+    return signs(vectors / length(vectors)[:, :, None], dead_zone)
 
 
 def run_lengths(states: np.ndarray) -> np.ndarray:
@@ -61,13 +87,18 @@ def run_lengths(states: np.ndarray) -> np.ndarray:
     symbols = np.zeros(states.shape[:2], np.int64)
     for axis in range(states.shape[-1]):
         symbols = 3 * symbols + (states[:, :, axis] + 1)
-    code = symbols[:, 0] + 1
-    for moment in range(1, states.shape[1]):
-        changed = symbols[:, moment] != symbols[:, moment - 1]
-        code = np.where(changed, MAX_RUN_BASE * code + symbols[:, moment] + 1, code)
+    return run_length_codes(list(symbols.T))
+
+
+def run_length_codes(symbols: Sequence[np.ndarray]) -> np.ndarray:
+    """[K] int64 codes of answers whose states are given as symbols from 0 to 26, one array [K] a moment."""
+    code = symbols[0].astype(np.int64) + 1
+    for before, symbol in pairwise(symbols):
+        code = np.where(symbol != before, MAX_RUN_BASE * code + symbol + 1, code)
     return code
 
 
+@cache
 def decode_run_lengths(code: int, num_axes: int) -> tuple[tuple[int, ...], ...]:
     """The run-length sequence of a code, one tuple of A states a run."""
     runs = []
@@ -82,6 +113,19 @@ def decode_run_lengths(code: int, num_axes: int) -> tuple[tuple[int, ...], ...]:
     return tuple(reversed(runs))
 
 
+@cache
+def sequence_features(runs: tuple[tuple[int, ...], ...]) -> tuple[str, ...]:
+    """What a run-length sequence of A states a run tells, as names that sequences share: of all axes and of each."""
+    features = {f"is {runs}", f"first {runs[0]}", f"last {runs[-1]}", f"runs {len(runs)}"}
+    features |= {f"has {run}" for run in runs} | {f"pair {pair}" for pair in pairwise(runs)}
+    if len(runs[0]) > 1:
+        for axis, states in enumerate(zip(*runs, strict=True)):
+            merged = [state for state, _ in groupby(states)]
+            features |= {f"{axis} is {merged}", f"{axis} first {merged[0]}", f"{axis} last {merged[-1]}"}
+            features |= {f"{axis} has {state}" for state in merged}
+    return tuple(sorted(features))
+
+
 def answer_distances(codes: np.ndarray, num_axes: int, num_moments: int) -> np.ndarray:
     """Smallest mean state difference a moment that two answers can have, over all ways to spread them.
 
@@ -94,25 +138,46 @@ def answer_distances(codes: np.ndarray, num_axes: int, num_moments: int) -> np.n
     Returns:
         [C, C] float, summed over axes and divided by the number of moments.
     """
+    one, other = np.triu_indices(len(codes))
+    distances = np.zeros((len(codes), len(codes)))
+    distances[one, other] = distances[other, one] = pair_distances(codes, one, other, num_axes, num_moments)
+    return distances
+
+
+def pair_distances(
+    codes: np.ndarray, one: np.ndarray, other: np.ndarray, num_axes: int, num_moments: int
+) -> np.ndarray:
+    """[K] float distances, as in `answer_distances`, of the answers at places [K] and [K] of codes [C]."""
     sequences = [decode_run_lengths(int(code), num_axes) for code in codes]
     runs = np.array([len(s) for s in sequences])
-    longest = int(runs.max(initial=1))
-    states = np.zeros((len(codes), longest, num_axes))
-    for row, sequence in enumerate(sequences):
-        states[row, : len(sequence)] = sequence
-    cost = np.abs(states[:, None, :, None] - states[None, :, None, :]).sum(axis=-1)
-    # total[..., i, j]: cheapest spread so far whose current moment lies in run i of one answer and j of the other.
-    total = np.full(cost.shape, np.inf)
-    total[:, :, 0, 0] = cost[:, :, 0, 0]
+    states = np.zeros((int(runs.max(initial=1)), num_axes, len(codes)), np.int8)
+    for place, sequence in enumerate(sequences):
+        states[: len(sequence), :, place] = sequence
+    distances = np.zeros(len(one))
+    # Answers of as many runs are worked out together.
+    lengths = (num_moments + 1) * runs[one] + runs[other]
+    for both in np.unique(lengths):
+        own = np.flatnonzero(lengths == both)
+        a, b = (states[:n, :, index[own]] for n, index in zip(divmod(both, num_moments + 1), (one, other), strict=True))
+        distances[own] = _nearest_spreads(a, b, num_moments)
+    return distances
+
+
+def _nearest_spreads(a: np.ndarray, b: np.ndarray, num_moments: int) -> np.ndarray:
+    """[K] mean state difference a moment of the nearest spreads of answers [runs, A, K] int8."""
+    cost = np.abs(a[:, None] - b[None]).sum(axis=2, dtype=np.int16)
+    # total[i, j]: cheapest spread so far whose current moment lies in run i of one answer and j of the other.
+    total = np.full(cost.shape, np.iinfo(np.int16).max // 2, np.int16)
+    total[0, 0] = cost[0, 0]
     for _ in range(num_moments - 1):
         best = total.copy()
-        best[:, :, 1:] = np.minimum(best[:, :, 1:], total[:, :, :-1])
-        best[:, :, :, 1:] = np.minimum(best[:, :, :, 1:], total[:, :, :, :-1])
-        best[:, :, 1:, 1:] = np.minimum(best[:, :, 1:, 1:], total[:, :, :-1, :-1])
+        np.minimum(best[1:], total[:-1], out=best[1:])
+        np.minimum(best[:, 1:], total[:, :-1], out=best[:, 1:])
+        np.minimum(best[1:, 1:], total[:-1, :-1], out=best[1:, 1:])
         total = best + cost
-    index = np.arange(len(codes))
-    return total[index[:, None], index[None], runs[:, None] - 1, runs[None] - 1] / num_moments
+    return total[-1, -1] / num_moments
 
 
-def _sign(values: np.ndarray, limit: float) -> np.ndarray:
-    return (values > limit).astype(np.int8) - (values < -limit).astype(np.int8)
+def signs(values: np.ndarray, limit: float) -> np.ndarray:
+    """1 above the limit, -1 below its negative, else 0: int8."""
+    return (values > limit).view(np.int8) - (values < -limit).view(np.int8)

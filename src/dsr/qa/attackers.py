@@ -27,6 +27,7 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
+from dsr.qa.answers import sequence_features
 from dsr.qa.logit import fit_logit
 from dsr.qa.reading import ROLES, Reading, read_question
 
@@ -315,15 +316,7 @@ def _ngrams(text: str, code: str) -> set[str]:
         words = [re.sub(r"\d+", "0", w) for w in re.findall(r"\w+", text.lower())]
         pairs = [" ".join(pair) for pair in itertools.pairwise(words)]
         return {f"text={text}", f"words={len(words)}", *words, *pairs}
-    runs = code.split()
-    tokens = {f"code={code}", f"runs={len(runs)}", f"first={runs[0]}", f"last={runs[-1]}", *runs}
-    tokens |= {f"{a}>{b}" for a, b in itertools.pairwise(runs)}
-    for axis in range(sequence.shape[1] if sequence.shape[1] > 1 else 0):
-        signs = [run[axis] for run in runs]
-        merged = "".join(s for i, s in enumerate(signs) if i == 0 or s != signs[i - 1])
-        tokens |= {f"axis{axis}={merged}", f"axis{axis} first={merged[0]}", f"axis{axis} last={merged[-1]}"}
-        tokens |= {f"axis{axis} has={s}" for s in merged}
-    return tokens
+    return set(sequence_features(tuple(map(tuple, sequence.astype(int).tolist()))))
 
 
 def _option_tokens(options: list[tuple[str, str]], offered: np.ndarray) -> np.ndarray:

@@ -17,13 +17,12 @@ import numpy as np
 import pandas as pd
 
 from dsr.console import StageError, num_workers, summary, track
-from dsr.cues.schema import ClipCues, CuesError, read_cues
+from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
 from dsr.cues.store import FOLDER, cue_path
 from dsr.files import write_json, write_parquet
 from dsr.params import QA, Params
 from dsr.qa.blocks import assign_blocks
 from dsr.qa.candidates import (
-    ANSWERED,
     FORM_TYPES,
     FORMS,
     STABLE,
@@ -34,13 +33,13 @@ from dsr.qa.candidates import (
 from dsr.qa.options import QUARTET, match_quartets
 from dsr.qa.propensity import Propensity, fit
 from dsr.qa.scene import KINDS, build_scenes
+from dsr.qa.survey import ANSWERED
 from dsr.qa.templates import NUM_WORDINGS, TYPES, mention, question_text
 from dsr.workers import Failure, map_isolated
 
 LETTERS = "ABCD"
-_CLIPS_AT_ONCE = 32
+_CLIPS_AT_ONCE = 64
 _PROBLEMS_SHOWN = 5
-_NOT_NEEDED = ("point_map", "confidence", "mask_rle", "mask_offsets")
 NO_CUES = "no cues: see data/cues/manifest.json"
 
 
@@ -168,7 +167,7 @@ def _read_cues(root: Path, clip_ids: Sequence[str]) -> tuple[list[tuple[str, Cli
     for clip_id in clip_ids:
         path = cue_path(root / FOLDER, clip_id)
         try:
-            cues.append((clip_id, read_cues(path, skip=_NOT_NEEDED)))
+            cues.append((clip_id, read_cues(path, skip=PIXELWISE)))
         except CuesError as error:
             problems[clip_id] = str(error).replace(str(path), path.name) if path.exists() else NO_CUES
     return cues, problems
@@ -268,14 +267,12 @@ class _BlockQuestions:
 
 def question_rows(offered: Offered, quartets: np.ndarray, block: Block, rng: np.random.Generator) -> pd.DataFrame:
     """COLUMNS of the questions of quartets [Q, 4]."""
-    rows = []
-    for number, quartet in enumerate(quartets):
-        clips = [offered.words[offered.candidates.clip[k]] for k in quartet]
-        wording = int(rng.integers(NUM_WORDINGS))
-        rows += _quartet_rows(offered.candidates, quartet, clips, wording, f"{block.number:02d}-{number:06d}")
-    table = pd.DataFrame(rows)
-    if table.empty:
-        return table
+    if not len(quartets):
+        return pd.DataFrame()
+    wordings = rng.integers(NUM_WORDINGS, size=len(quartets)).tolist()
+    columns = _columns(offered.candidates.take(quartets.ravel()), offered.words, wordings)
+    table = pd.DataFrame(columns)
+    table["quartet_id"] = np.repeat([f"{block.number:02d}-{number:06d}" for number in range(len(quartets))], QUARTET)
     table["block"] = block.number
     about = block.clips.set_index("clip_id")
     table["source_video"] = table.videoID.map(about.source_video)
@@ -317,53 +314,63 @@ COLUMNS = [
 """Columns of pool.parquet: the published ones first."""
 
 
-def _quartet_rows(
-    candidates: Candidates, quartet: np.ndarray, clips: list[ClipWords], wording: int, quartet_id: str
-) -> list[dict[str, Any]]:
-    form = FORMS[candidates.form[quartet[0]]]
-    texts, option_states = zip(*(describe_answer(form, int(candidates.answer[k])) for k in quartet), strict=True)
-    options = [f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=True)]
-    rows = []
-    for position, (k, clip) in enumerate(zip(quartet, clips, strict=True)):
-        frames = candidates.frames[k][candidates.frames[k] >= 0]
-        stated = int(frames[form.stated])
-        predicts = form.signal == "dir_pred"
-        start, end = (0, stated) if predicts else (int(frames[0]), int(frames[-1]))
-        entities = [int(candidates.viewer[k]), *(int(t) for t in candidates.targets[k])]
-        pixels = candidates.boxes[k] * np.array([*clip.size, *clip.size])
-        moment = float(clip.timestamps[stated])
-        names = {
-            name: mention(clip.labels[entity], tuple(box) if entity > 0 else None, moment)
-            for name, entity, box in zip(("viewer", "a", "b", "c"), entities, pixels, strict=True)
+def _columns(asked: Candidates, words: list[ClipWords], wordings: list[int]) -> dict[str, list[Any]]:
+    """What candidates tell, quartet by quartet, of which each has a wording; plain lists, as most of it is text."""
+    clips = [words[clip] for clip in asked.clip]
+    forms = [FORMS[form] for form in asked.form]
+    told = [describe_answer(form, code) for form, code in zip(forms, asked.answer.tolist(), strict=True)]
+    quartets = [told[i : i + QUARTET] for i in range(0, len(told), QUARTET)]
+    options = [[f"{letter}. {text}" for letter, (text, _) in zip(LETTERS, four, strict=True)] for four in quartets]
+    option_states = [[states for _, states in four] for four in quartets]
+    frames = [[f for f in row if f >= 0] for row in asked.frames.tolist()]
+    stated = [row[form.stated] for row, form in zip(frames, forms, strict=True)]
+    predicts = [form.signal == "dir_pred" for form in forms]
+    spans = [(0, at) if p else (row[0], row[-1]) for row, at, p in zip(frames, stated, predicts, strict=True)]
+    starts, ends = ([float(c.timestamps[span[i]]) for c, span in zip(clips, spans, strict=True)] for i in (0, 1))
+    moments = [float(c.timestamps[at]) for c, at in zip(clips, stated, strict=True)]
+    entities = np.column_stack([asked.viewer, asked.targets]).tolist()
+    pixels = (asked.boxes * np.array([[clip.size * 2] for clip in clips])).tolist()
+    names = [
+        {
+            role: mention(clip.labels[entity], tuple(box) if entity > 0 else None, moment)
+            for role, entity, box in zip(_ROLES, roles, boxes, strict=True)
             if entity >= 0
         }
-        times = clip.timestamps[[start, end]]
-        targets = [t for t in entities[1:] if t >= 0]
-        signal = candidates.signal[k]
-        rows.append(
-            {
-                "videoID": clip.clip_id,
-                "question": question_text(form, wording, times[0], times[1], moment, names),
-                "options": options,
-                "answer": LETTERS[position],
-                "type": form.type,
-                "quartet_id": quartet_id,
-                "viewpoint_kind": "none" if form.viewer == "none" else ("camera", "agent")[entities[0] > 0],
-                # Tracks are counted from 0 in the cue file, the camera is -1 and no viewpoint -2.
-                "viewpoint": entities[0] - 1,
-                "viewpoint_mode": {"moving": "relative", "fixed": "absolute", "none": "none"}[form.viewer],
-                "targets": [t - 1 for t in targets],
-                "target_kinds": [KINDS[clip.kinds[t]] for t in targets],
-                "start_time": float(times[0]),
-                "end_time": float(times[1]),
-                "frames": [int(f) for f in frames],
-                "shown_frames": stated + 1 if predicts else len(clip.timestamps),
-                "states": option_states[position],
-                "signal": [float(v) for v in signal[np.isfinite(signal)]],
-                "option_states": list(option_states),
-            }
-        )
-    return rows
+        for clip, roles, boxes, moment in zip(clips, entities, pixels, moments, strict=True)
+    ]
+    asks = zip(forms, np.repeat(wordings, QUARTET).tolist(), starts, ends, moments, names, strict=True)
+    known = np.isfinite(asked.signal)
+    numbers, last = asked.signal[known].tolist(), np.cumsum(known.sum(axis=(1, 2))).tolist()
+    targets = [[t for t in roles[1:] if t >= 0] for roles in entities]
+    return {
+        "videoID": [clip.clip_id for clip in clips],
+        "question": [question_text(*ask) for ask in asks],
+        "options": [list(four) for four in options for _ in LETTERS],
+        "answer": list(LETTERS) * len(quartets),
+        "type": [form.type for form in forms],
+        "viewpoint_kind": [
+            "none" if form.viewer == "none" else ("camera", "agent")[roles[0] > 0]
+            for form, roles in zip(forms, entities, strict=True)
+        ],
+        # Tracks are counted from 0 in the cue file, the camera is -1 and no viewpoint -2.
+        "viewpoint": [roles[0] - 1 for roles in entities],
+        "viewpoint_mode": [_MODES[form.viewer] for form in forms],
+        "targets": [[t - 1 for t in own] for own in targets],
+        "target_kinds": [[KINDS[clip.kinds[t]] for t in own] for clip, own in zip(clips, targets, strict=True)],
+        "start_time": starts,
+        "end_time": ends,
+        "frames": frames,
+        "shown_frames": [
+            at + 1 if p else len(clip.timestamps) for clip, at, p in zip(clips, stated, predicts, strict=True)
+        ],
+        "states": [states for _, states in told],
+        "signal": [numbers[start:end] for start, end in itertools.pairwise([0, *last])],
+        "option_states": [list(four) for four in option_states for _ in LETTERS],
+    }
+
+
+_ROLES = ("viewer", "a", "b", "c")
+_MODES = {"moving": "relative", "fixed": "absolute", "none": "none"}
 
 
 def _report(pool: pd.DataFrame, clips: pd.DataFrame, counts: Counter[str], problems: dict[str, str]) -> dict[str, Any]:

@@ -3,29 +3,34 @@
 Grouping problem: within a signature, questions fall into answer classes; a quartet takes one question from each of
 four classes that are pairwise far enough apart. Each class is used while it is the largest, which is what wastes
 least where all classes may meet, and a small search finds the other three where not all may. The types take turns,
-so that an easy one does not use up the clips' allowance. Of a class's questions those are taken with which the texts
-of the block's quartets so far tell nothing of the right options (qa/propensity.py).
+so that an easy one does not use up the clips' allowance. Of the ways to take one question of each class that one is
+taken with which the texts of the block's quartets so far tell least of the right options (qa/propensity.py).
+
+A quartet costs a few dozen operations on a few questions, so what is read one by one is kept in plain lists.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heapreplace
+from itertools import accumulate
 
 import numpy as np
 
 from dsr.params import QA
-from dsr.qa.answers import answer_distances
+from dsr.qa.answers import pair_distances
 from dsr.qa.candidates import FORM_TYPES, FORMS, Candidates
 from dsr.qa.free_form import Family
 from dsr.qa.propensity import Propensity
-from dsr.qa.templates import NUM_STATES, Form, num_axes
+from dsr.qa.templates import NUM_STATES, num_axes
 
 QUARTET = 4
-_CONSIDERED = 16
+_CONSIDERED = 8
 """Questions of a class among which one is chosen."""
-_DRAWS = 256
-"""Quartets drawn of these, of which the one that balances best is taken."""
+_TRIED = 8
+"""Ways to choose that are tried where a clip would give more than it may."""
 _MEAN = np.full(QUARTET, 1 / QUARTET, np.float32)
+_QUARTERS = np.arange(QUARTET)
 _CLASSES = 32
 """Answers of a signature that are matched with one another; a signature with more is divided."""
 
@@ -57,50 +62,56 @@ def match_quartets(
     kind = FORM_TYPES[candidates.form]
     caps = _Caps(candidates.clip, kind, qa)
     # Each type has its signatures in random order; the type that has got least takes the next quartet.
-    waiting: dict[int, deque[Iterator[list[int]]]] = {int(k): deque() for k in np.unique(kind)}
+    waiting: dict[int, deque[_Group]] = {int(k): deque() for k in np.unique(kind)}
     forms = np.unique(candidates.form).tolist()
     balances = {form: _Balance(candidates, form, (propensities or {}).get(form), qa) for form in forms}
-    groups = _groups(candidates)
-    for number in rng.permutation(len(groups)):
-        classes = groups[number]
-        first = classes[0][0]
+    groups = _groups(candidates, rng)
+    for number, apart in enumerate(_apart(candidates, groups, qa)):
+        first = groups[number][0][0]
         balance = balances[int(candidates.form[first])]
-        waiting[int(kind[first])].append(_match_group(candidates, classes, caps, balance, qa, rng))
+        waiting[int(kind[first])].append(_Group(groups[number], apart, caps, balance))
     quartets: list[list[int]] = []
-    got = Counter[int]()
-    while waiting:
-        least = min(waiting, key=lambda k: (got[k], k))
+    # (Quartets got, type): the least is taken.
+    turns = [(0, k) for k in sorted(waiting)]
+    while turns:
+        got, least = turns[0]
         signatures = waiting[least]
-        quartet = next(signatures[0], None) if signatures else None
+        quartet = signatures[0].quartet() if signatures else None
         if quartet is not None:
             signatures.rotate(-1)
             quartets.append(quartet)
-            got[least] += 1
+            heapreplace(turns, (got + 1, least))
         elif signatures:
             signatures.popleft()
         else:
-            del waiting[least]
+            heappop(turns)
     used = np.array(quartets, int).reshape(-1, QUARTET)
     left = np.ones(len(candidates), bool)
     left[used.ravel()] = False
-    capped = left & caps.full(np.arange(len(candidates)))
+    capped = int(left.sum()) - len(caps.unspent(np.flatnonzero(left).tolist()))
     used = rng.permuted(used[rng.permutation(len(used))], axis=1)
-    return Matching(used, int((left & ~capped).sum()), int(capped.sum()))
+    return Matching(used, int(left.sum()) - capped, capped)
 
 
-def _groups(candidates: Candidates) -> list[list[np.ndarray]]:
-    """For each signature with four answers or more, its answer classes: indices of candidates, the largest first."""
-    order = np.lexsort((candidates.answer, candidates.signature))
+def _groups(candidates: Candidates, rng: np.random.Generator) -> list[list[np.ndarray]]:
+    """For each signature with four answers or more, its answer classes: indices of candidates, the largest first.
+
+    The signatures and the members of a class are in random order.
+    """
+    order = rng.permutation(len(candidates))
+    order = order[np.lexsort((candidates.answer[order], candidates.signature[order]))]
     signature, answer = candidates.signature[order], candidates.answer[order]
     new_signature = np.diff(signature, prepend=-1) != 0
     starts = np.flatnonzero(new_signature | (np.diff(answer, prepend=answer[:1]) != 0))
-    classes = np.split(order, starts[1:]) if len(order) else []
     of_signature = np.cumsum(new_signature[starts]) - 1
+    ends = np.append(starts[1:], len(order))
+    firsts = np.searchsorted(of_signature, np.arange(of_signature[-1] + 2 if len(starts) else 1))
     groups = []
-    for number in np.flatnonzero(np.bincount(of_signature) >= QUARTET):
-        first, last = np.searchsorted(of_signature, [number, number + 1])
-        largest_first = sorted(classes[first:last], key=len, reverse=True)
-        groups += [largest_first[i : i + _CLASSES] for i in range(0, len(largest_first), _CLASSES)]
+    for number in rng.permutation(np.flatnonzero(np.diff(firsts) >= QUARTET)):
+        own = np.arange(firsts[number], firsts[number + 1])
+        own = own[np.argsort(starts[own] - ends[own], kind="stable")]
+        classes = [order[start:end] for start, end in zip(starts[own].tolist(), ends[own].tolist(), strict=True)]
+        groups += [classes[i : i + _CLASSES] for i in range(0, len(classes), _CLASSES)]
     return [group for group in groups if len(group) >= QUARTET]
 
 
@@ -108,27 +119,33 @@ class _Caps:
     """Questions that a clip may still give, in all and of a type."""
 
     def __init__(self, clip: np.ndarray, kind: np.ndarray, qa: QA) -> None:
-        self.clip, self.kind = clip, kind
-        self.per_clip = np.full(int(clip.max(initial=-1)) + 1, qa.max_per_clip)
-        self.per_type = np.full((len(self.per_clip), int(kind.max(initial=-1)) + 1), qa.max_per_clip_type)
+        clips, kinds = int(clip.max(initial=-1)) + 1, int(kind.max(initial=-1)) + 1
+        # Plain lists: they are read one by one.
+        self.clip, self.cell = clip.tolist(), (clip * kinds + kind).tolist()
+        self.per_clip = [qa.max_per_clip] * clips
+        self.per_type = [qa.max_per_clip_type] * (clips * kinds)
+        self.spent = 0
+        """Grows whenever a clip may give no more, of a type or at all."""
 
-    def left(self, index: np.ndarray) -> np.ndarray:
-        """How many questions the clips of candidates may still give of their type."""
-        clip = self.clip[index]
-        return np.minimum(self.per_clip[clip], self.per_type[clip, self.kind[index]])
-
-    def full(self, index: np.ndarray) -> np.ndarray:
-        return self.left(index) <= 0
+    def left(self, index: int) -> int:
+        """How many questions the clip of a candidate may still give of its type."""
+        return min(self.per_clip[self.clip[index]], self.per_type[self.cell[index]])
 
     def over(self, members: list[int]) -> int | None:
         """Which of these is the first of a clip that may not give all of them; None where all may be given."""
-        own = Counter(self.clip[members].tolist())
-        return next((i for i, m in enumerate(members) if own[int(self.clip[m])] > self.left(np.array([m]))[0]), None)
+        clips = [self.clip[m] for m in members]
+        return next((i for i, m in enumerate(members) if clips.count(clips[i]) > self.left(m)), None)
 
     def use(self, members: list[int]) -> None:
         for index in members:
             self.per_clip[self.clip[index]] -= 1
-            self.per_type[self.clip[index], self.kind[index]] -= 1
+            self.per_type[self.cell[index]] -= 1
+        self.spent += any(self.left(index) <= 0 for index in members)
+
+    def unspent(self, members: list[int]) -> list[int]:
+        """Those whose clips may give one more."""
+        clip, cell, per_clip, per_type = self.clip, self.cell, self.per_clip, self.per_type
+        return [m for m in members if per_clip[clip[m]] > 0 and per_type[cell[m]] > 0]
 
 
 class _Balance:
@@ -142,86 +159,116 @@ class _Balance:
             self.place = np.zeros(len(candidates), int)
             self.place[own] = np.arange(len(own))
             self.words = propensity.words(candidates.take(own))
+            answers, self.column = np.unique(candidates.answer[own], return_inverse=True)
+            self.said = propensity.of_answers(answers.tolist())
 
-    def evidence(self, members: np.ndarray, answers: np.ndarray) -> np.ndarray | None:
-        """[K, subjects, C] of Propensity.evidence, what the texts of candidates [K] speak for answers [C]."""
-        if self.propensity is None:
-            return None
-        return self.propensity.evidence(self.words[self.place[members]], answers.tolist())
+    def best(self, offered: list[list[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """One question of each of four classes, and the total with them: of all ways the most balanced first.
 
-    def choose(self, evidence: list[np.ndarray], rng: np.random.Generator) -> tuple[list[int], np.ndarray] | None:
-        """One question of each of four classes, and the total with them, near 0; None where it is over the limit.
+        Those over the limit are left out.
 
         Args:
-            evidence: for each class [n, subjects, 4], what its questions speak for the four answers.
+            offered: for each class its candidates.
         """
-        drawn = [(rng.random(_DRAWS) * len(e)).astype(int) for e in evidence]
-        total = self.total
-        for own, (e, d) in enumerate(zip(evidence, drawn, strict=True)):
-            total = total + (e[..., own] - e @ _MEAN)[d]
-        size = np.einsum("ds,ds->d", total, total)
-        best = int(size.argmin())
-        if size[best] > self.limit**2:
-            return None
-        return [int(d[best]) for d in drawn], total[best]
-
-
-def _match_group(
-    candidates: Candidates, members: list[np.ndarray], caps: _Caps, balance: _Balance, qa: QA, rng: np.random.Generator
-) -> Iterator[list[int]]:
-    """Quartets of one signature's answer classes, as long as there are any."""
-    first = [m[0] for m in members]
-    answers = candidates.answer[first]
-    apart = _apart(FORMS[candidates.form[first[0]]], answers, qa).tolist()
-    ends = np.cumsum([len(m) for m in members])
-    own = np.concatenate(members)
-    evidence = balance.evidence(own, answers)
-    # From here on members are places in `own`.
-    waiting = [rng.permutation(np.arange(end - len(m), end)) for m, end in zip(members, ends, strict=True)]
-    while True:
-        classes = _four_apart(apart, [len(w) for w in waiting])
-        if classes is None:
+        if self.propensity is None:
+            yield [o[0] for o in offered], self.total
             return
-        for c in classes:
-            left = caps.left(own[waiting[c]])
-            waiting[c] = waiting[c][np.argsort(-left, kind="stable")[: np.count_nonzero(left > 0)]]
-        offered = [waiting[c][:_CONSIDERED] for c in classes]
-        if not all(len(o) for o in offered):
-            continue
-        chosen, total = [0] * QUARTET, balance.total
-        if evidence is not None:
-            balanced = balance.choose([evidence[o][..., classes] for o in offered], rng)
-            if balanced is None:
+        counts = [len(o) for o in offered]
+        place = self.place[offered[0] + offered[1] + offered[2] + offered[3]]
+        starts = [0, *accumulate(counts[:-1])]
+        of_four = self.said.take(self.column[place[starts]], axis=1)
+        evidence = self.propensity.evidence(self.words[place], of_four)
+        own = np.repeat(_QUARTERS, counts)
+        advantage = evidence[np.arange(len(own)), :, own] - evidence @ _MEAN
+        a, b, c, d = (advantage[start : start + n] for start, n in zip(starts, counts, strict=True))
+        # |x + y|^2 for all sums x of the total and of two classes' questions, and y of the two others'.
+        x = (self.total + a[:, None] + b).reshape(-1, a.shape[1])
+        y = (c[:, None] + d).reshape(-1, a.shape[1])
+        size = x @ (2 * y.T)
+        size += np.einsum("ij,ij->i", x, x)[:, None]
+        size += np.einsum("ij,ij->i", y, y)
+        for _ in range(_TRIED):
+            best = int(size.argmin())
+            i, j = divmod(best, len(y))
+            total = x[i] + y[j]
+            if total @ total > self.limit**2:
+                return
+            places = (*divmod(i, len(b)), *divmod(j, len(d)))
+            yield [o[place] for o, place in zip(offered, places, strict=True)], total
+            size[i, j] = np.inf
+
+
+class _Group:
+    """The questions of one signature that wait for a quartet, by answer."""
+
+    def __init__(self, members: list[np.ndarray], apart: np.ndarray, caps: _Caps, balance: _Balance) -> None:
+        self.members, self.apart, self.caps, self.balance = members, apart, caps, balance
+        self.waiting: list[list[int]] | None = None
+        self.spent = 0
+
+    def quartet(self) -> list[int] | None:
+        """One question of each of four answers; None where there is no such quartet left."""
+        if self.waiting is None:
+            self.waiting, self.may_meet = [m.tolist() for m in self.members], self.apart.tolist()
+        waiting, caps = self.waiting, self.caps
+        while True:
+            if self.spent != caps.spent:
+                self.spent = caps.spent
+                waiting[:] = map(caps.unspent, waiting)
+            classes = _four_apart(self.may_meet, list(map(len, waiting)))
+            if classes is None:
+                return None
+            # Those of clips that may give most come first.
+            offered = [
+                sorted(waiting[c][: 2 * _CONSIDERED], key=caps.left, reverse=True)[:_CONSIDERED] for c in classes
+            ]
+            conflict = None
+            for quartet, total in self.balance.best(offered):
+                over = caps.over(quartet)
+                if over is None:
+                    caps.use(quartet)
+                    for c, index in zip(classes, quartet, strict=True):
+                        waiting[c].remove(index)
+                    self.balance.total = total
+                    return quartet
+                conflict = conflict or (waiting[classes[over]], quartet[over])
+            if conflict is None:
                 # Nothing here balances: the largest class waits no longer with these.
-                waiting[classes[0]] = waiting[classes[0]][_CONSIDERED:]
-                continue
-            chosen, total = balanced
-        quartet = [int(own[o[place]]) for o, place in zip(offered, chosen, strict=True)]
-        over = caps.over(quartet)
-        if over is not None:
-            # A clip would give more than it may: its question of the largest class goes, for another to take its place.
-            waiting[classes[over]] = np.delete(waiting[classes[over]], chosen[over])
+                waiting[classes[0]] = [w for w in waiting[classes[0]] if w not in offered[0]]
+            else:
+                # A clip would give more than it may: one of its questions goes, for another to take its place.
+                conflict[0].remove(conflict[1])
+
+
+def _apart(candidates: Candidates, groups: list[list[np.ndarray]], qa: QA) -> list[np.ndarray]:
+    """For each group [C, C] bool: which answers may be options of one quartet. A family's exclude each other."""
+    first = [np.array([members[0] for members in group]) for group in groups]
+    forms = np.array([candidates.form[f[0]] for f in first], int)
+    apart = [~np.eye(len(f), dtype=bool) for f in first]
+    for index in np.unique(forms):
+        form, own = FORMS[index], np.flatnonzero(forms == index)
+        if isinstance(form, Family):
             continue
-        for c, place in zip(classes, chosen, strict=True):
-            waiting[c] = np.delete(waiting[c], place)
-        caps.use(quartet)
-        balance.total = total
-        yield quartet
-
-
-def _apart(form: Form, answers: np.ndarray, qa: QA) -> np.ndarray:
-    """[C, C] bool: which answers may be options of one quartet. A family's answers exclude each other."""
-    if isinstance(form, Family):
-        return ~np.eye(len(answers), dtype=bool)
-    margin = qa.prediction_margin if form.signal == "dir_pred" else qa.answer_margin
-    # A rounding error must not decide: 2/5 is a margin of 0.4.
-    return answer_distances(answers, num_axes(form.signal), NUM_STATES[form.signal]) >= margin - 1e-9
+        codes, places = np.unique(candidates.answer[np.concatenate([first[g] for g in own])], return_inverse=True)
+        of_group = np.split(places, np.cumsum([len(first[g]) for g in own])[:-1])
+        corners = [np.triu_indices(len(place), 1) for place in of_group]
+        pairs = [np.sort(np.stack([p[i], p[j]]), axis=0) for p, (i, j) in zip(of_group, corners, strict=True)]
+        unique, back = np.unique(np.concatenate([len(codes) * a + b for a, b in pairs]), return_inverse=True)
+        margin = qa.prediction_margin if form.signal == "dir_pred" else qa.answer_margin
+        distances = pair_distances(
+            codes, *np.divmod(unique, len(codes)), num_axes(form.signal), NUM_STATES[form.signal]
+        )
+        # A rounding error must not decide: 2/5 is a margin of 0.4.
+        enough = np.split((distances >= margin - 1e-9)[back], np.cumsum([a.size for a, _ in pairs])[:-1])
+        for g, (i, j), holds in zip(own, corners, enough, strict=True):
+            apart[g][i, j] = apart[g][j, i] = holds
+    return apart
 
 
 def _four_apart(apart: list[list[bool]], sizes: list[int]) -> tuple[int, int, int, int] | None:
     """Four classes with members left that are pairwise apart, the largest first; None where there are none."""
-    order = [c for c in sorted(range(len(sizes)), key=lambda c: -sizes[c]) if sizes[c]]
-    for i, a in enumerate(order):
+    order = sorted((c for c, size in enumerate(sizes) if size), key=lambda c: -sizes[c])
+    for i, a in enumerate(order[:-3]):
         with_a = [x for x in order[i + 1 :] if apart[a][x]]
         for j, b in enumerate(with_a):
             with_b = [x for x in with_a[j + 1 :] if apart[b][x]]

@@ -11,14 +11,14 @@ in the benchmark.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import combinations, pairwise
+from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 
-from dsr.qa.answers import decode_run_lengths
+from dsr.qa.answers import decode_run_lengths, sequence_features
 from dsr.qa.candidates import FORMS, MAX_TARGETS, Candidates
 from dsr.qa.free_form import Family
 from dsr.qa.logit import fit_logit
@@ -51,18 +51,23 @@ class Propensity:
         """[K, F] int: the rows of `weights` that the texts of candidates have."""
         return _words(text_numbers(candidates)[:, self.columns], self.edges)
 
-    def evidence(self, words: np.ndarray, answers: Sequence[int]) -> np.ndarray:
+    def of_answers(self, answers: Sequence[int]) -> np.ndarray:
+        """[F * (_BINS + 1), C] float32: what each word says for answers, given as C codes."""
+        return self.weights @ _feature_table(self.form, answers, self.features).T
+
+    def evidence(self, words: np.ndarray, said: np.ndarray) -> np.ndarray:
         """[K, subjects, C] by how much each subject of texts speaks for answers, in nats up to a constant.
 
         Args:
             words: [K, F] of `words`.
-            answers: C codes.
+            said: columns of `of_answers`.
         """
-        told = np.zeros((len(self.features), len(answers)), np.float32)
-        for column, code in enumerate(answers):
-            told[[self.features[f] for f in answer_features(self.form, code) if f in self.features], column] = 1
-        starts = np.flatnonzero(np.diff(_SUBJECTS[self.columns], prepend=-1))
-        return np.add.reduceat(np.take(self.weights @ told, words, axis=0), starts, axis=1)
+        return np.add.reduceat(np.take(said, words, axis=0), self.subjects, axis=1)
+
+    @cached_property
+    def subjects(self) -> np.ndarray:
+        """Where the words of each subject begin."""
+        return np.flatnonzero(np.diff(_SUBJECTS[self.columns], prepend=-1))
 
 
 def fit(candidates: Candidates, quartets: np.ndarray) -> Propensity:
@@ -75,17 +80,14 @@ def fit(candidates: Candidates, quartets: np.ndarray) -> Propensity:
     places = _words(numbers[:, columns], edges)
     words = np.zeros((len(members), len(columns) * (_BINS + 1)), np.float32)
     words[np.arange(len(words))[:, None], places] = 1
-    told = [answer_features(form, int(answer)) for answer in members.answer]
-    counts = Counter(feature for features in told for feature in features)
-    ranked = sorted((-n, feature) for feature, n in counts.items() if n < len(told))
-    index = {feature: i for i, (_, feature) in enumerate(ranked[:_FEATURES])}
-    own = np.zeros((len(told), len(index)), np.float32)
-    for row, features in zip(own, told, strict=True):
-        row[[index[f] for f in features if f in index]] = 1
-    q = len(quartets)
-    offered = np.repeat(own.reshape(q, 1, 4, len(index)), 4, axis=1).reshape(4 * q, 4, len(index))
-    weights = fit_logit(words, offered, np.tile(np.arange(4), q), _PENALTY, _STEPS)
-    return Propensity(form, columns, edges, index, weights)
+    answers = members.answer.tolist()
+    counts = Counter(feature for answer in answers for feature in answer_features(form, answer))
+    ranked = sorted((-n, feature) for feature, n in counts.items() if n < len(answers))
+    features = {feature: i for i, (_, feature) in enumerate(ranked[:_FEATURES])}
+    of_quartets = _feature_table(form, answers, features).reshape(len(quartets), 4, len(features))
+    right = np.tile(np.arange(4), len(quartets))
+    weights = fit_logit(words, np.repeat(of_quartets, 4, axis=0), right, _PENALTY, _STEPS)
+    return Propensity(form, columns, edges, features, weights)
 
 
 _ROLES = range(1 + MAX_TARGETS)
@@ -110,24 +112,19 @@ def text_numbers(candidates: Candidates) -> np.ndarray:
     return np.stack([*of_roles, *of_pairs, start, end, end - start], axis=1)
 
 
-@cache
 def answer_features(form: int, answer: int) -> tuple[str, ...]:
     """What an answer tells, as names that answers share."""
     if isinstance(FORMS[form], Family):
         return (str(answer),)
-    runs = decode_run_lengths(answer, num_axes(FORMS[form].signal))
-    features = {f"is {runs}", f"first {runs[0]}", f"last {runs[-1]}", f"runs {len(runs)}"}
-    features |= {f"has {run}" for run in runs} | {f"pair {pair}" for pair in pairwise(runs)}
-    if len(runs[0]) > 1:
-        for axis, states in enumerate(zip(*runs, strict=True)):
-            merged = _merged(states)
-            features |= {f"{axis} is {merged}", f"{axis} first {merged[0]}", f"{axis} last {merged[-1]}"}
-            features |= {f"{axis} has {state}" for state in merged}
-    return tuple(sorted(features))
+    return sequence_features(decode_run_lengths(answer, num_axes(FORMS[form].signal)))
 
 
-def _merged(states: Sequence[int]) -> list[int]:
-    return [s for i, s in enumerate(states) if i == 0 or s != states[i - 1]]
+def _feature_table(form: int, answers: Sequence[int], features: Mapping[str, int]) -> np.ndarray:
+    """[C, O] float32, 1 where an answer has the feature of a column."""
+    table = np.zeros((len(answers), len(features)), np.float32)
+    for row, answer in zip(table, answers, strict=True):
+        row[[features[name] for name in answer_features(form, answer) if name in features]] = 1
+    return table
 
 
 def _edges(column: np.ndarray) -> np.ndarray:

@@ -69,14 +69,14 @@ def build_scenes(clips: Sequence[ClipCues], ensemble: Ensemble, rng: np.random.G
         return None
     members = ensemble.members + 1
     tracks = _Tracks.of([clips[i] for i in kept], np.array([scales[i] for i in kept]))
+    agents = np.flatnonzero(tracks.is_agent)
     camera_axes, camera_positions = _camera_members(tracks, ensemble, members, rng)
     centers = _center_members(tracks, ensemble, members, rng)
-    axes = _orientation_members(tracks, ensemble, members, rng)
+    axes = _orientation_members(tracks, agents, ensemble, members, rng)
 
     # World from camera for every member: [n, T, 3, 3, S] applied to [n, T, 3, S] and to the columns of [n, T, 3, 3, S].
-    own_camera = camera_axes[tracks.clip]
-    world = apply(own_camera, centers) + camera_positions[tracks.clip]
-    world_axes = compose(own_camera, axes)
+    world = apply(camera_axes[tracks.clip], centers) + camera_positions[tracks.clip]
+    world_axes = compose(camera_axes[tracks.clip[agents]], axes)
     viewpoint = np.moveaxis(camera_viewpoint_axes(np.moveaxis(camera_axes, -1, 2)), 2, -1)
 
     # The camera of each clip goes before its tracks.
@@ -84,8 +84,10 @@ def build_scenes(clips: Sequence[ClipCues], ensemble: Ensemble, rng: np.random.G
     order = np.argsort(clip, kind="stable")
     positions = np.concatenate([camera_positions, world])[order]
     positions = smooth(fill_single_gaps(positions, axis=1), (0.25, 0.5, 0.25), axis=1)
-    all_axes = np.concatenate([viewpoint, world_axes])[order]
-    all_axes = orthonormal_axes(smooth(fill_single_gaps(all_axes, axis=1), (1 / 3, 1 / 3, 1 / 3), axis=1))
+    facing = np.concatenate([viewpoint, world_axes])
+    facing = orthonormal_axes(smooth(fill_single_gaps(facing, axis=1), (1 / 3, 1 / 3, 1 / 3), axis=1))
+    all_axes = np.full((len(clip), *facing.shape[1:]), np.nan, np.float32)
+    all_axes[np.argsort(order)[np.concatenate([np.arange(len(kept)), len(kept) + agents])]] = facing
     boxes = np.concatenate([np.full((len(kept), *tracks.boxes.shape[1:]), np.nan), tracks.boxes])[order]
     kinds = np.concatenate([np.full(len(kept), CAMERA), np.where(tracks.is_agent, AGENT, OBJECT)])[order]
     return Scene(
@@ -94,8 +96,8 @@ def build_scenes(clips: Sequence[ClipCues], ensemble: Ensemble, rng: np.random.G
         clip=np.array(kept)[clip[order]],
         first=np.flatnonzero(kinds == CAMERA)[clip[order]],
         timestamps=tracks.timestamps[clip[order]],
-        positions=positions.astype(np.float32, copy=False),
-        axes=all_axes.astype(np.float32, copy=False),
+        positions=positions,
+        axes=all_axes,
         boxes=boxes,
         located=np.isfinite(positions[..., 0, 0]),
         oriented=np.isfinite(all_axes[..., 0, 0, 0]),
@@ -159,11 +161,12 @@ def _camera_members(
     tracks: _Tracks, ensemble: Ensemble, members: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """World-from-camera rotations [C, T, 3, 3, S] and positions [C, T, 3, S]."""
-    deviation = ensemble.margin * ensemble.camera
+    deviation = np.float32(ensemble.margin * ensemble.camera)
     shape = tracks.camera_positions.shape
     turns = rotations_from_vectors(deviation * _noise(shape, members, rng), axis=-2)
-    rotations = compose(tracks.camera_rotations[..., None], turns)
-    return rotations, tracks.camera_positions[..., None] + deviation * _noise(shape, members, rng)
+    rotations = compose(tracks.camera_rotations[..., None].astype(np.float32), turns)
+    positions = tracks.camera_positions[..., None].astype(np.float32)
+    return rotations, positions + deviation * _noise(shape, members, rng)
 
 
 def _center_members(tracks: _Tracks, ensemble: Ensemble, members: int, rng: np.random.Generator) -> np.ndarray:
@@ -174,31 +177,30 @@ def _center_members(tracks: _Tracks, ensemble: Ensemble, members: int, rng: np.r
         seen = jitter(np.log(depth))
     sigma = ensemble.margin * np.fmax(tracks.uncertainty, np.minimum(seen, ensemble.max_jitter)[:, None])
     mixed = _noise((n, t, 1), members, rng) + _slow_noise((n, t, 1), members, rng)
-    along = 1 + (np.sqrt(0.5) * sigma)[..., None, None] * mixed
-    across = (ensemble.across * sigma * depth)[..., None, None] * _noise((n, t, 3), members, rng)
-    return tracks.centers[..., None] * along + across
+    along = 1 + (np.sqrt(0.5) * sigma)[..., None, None].astype(np.float32) * mixed
+    across = (ensemble.across * sigma * depth)[..., None, None].astype(np.float32) * _noise((n, t, 3), members, rng)
+    return tracks.centers[..., None].astype(np.float32) * along + across
 
 
-def _orientation_members(tracks: _Tracks, ensemble: Ensemble, members: int, rng: np.random.Generator) -> np.ndarray:
-    """Perturbed camera-from-agent rotations, [n, T, 3, 3, S]."""
-    n, t = tracks.uncertainty.shape
-    agents = np.flatnonzero(tracks.is_agent)
+def _orientation_members(
+    tracks: _Tracks, agents: np.ndarray, ensemble: Ensemble, members: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Perturbed camera-from-agent rotations of the agents among the tracks, [agents, T, 3, 3, S]."""
     # The forward axis jitters about the two others; as much again moves slowly and is not seen as jitter.
     each = jitter(np.moveaxis(tracks.orientations[agents, ..., 0], 1, 2).astype(np.float64))
     seen = np.sqrt((each**2).sum(axis=1))
     angle = np.fmax(np.deg2rad(ensemble.angle), np.minimum(seen, np.deg2rad(ensemble.max_angle)))
-    shape = (len(agents), t, 3)
+    shape = (len(agents), tracks.uncertainty.shape[1], 3)
     mixed = _noise(shape, members, rng) + _slow_noise(shape, members, rng)
-    turns = rotations_from_vectors((ensemble.margin * np.sqrt(0.5) * angle)[:, None, None, None] * mixed, axis=-2)
-    result = np.full((n, t, 3, 3, members), np.nan)
-    result[agents] = compose(tracks.orientations[agents, ..., None].astype(np.float64), turns)
-    return result
+    deviation = (ensemble.margin * np.sqrt(0.5) * angle)[:, None, None, None].astype(np.float32)
+    turns = rotations_from_vectors(deviation * mixed, axis=-2)
+    return compose(tracks.orientations[agents, ..., None], turns)
 
 
 @cache
 def _noise_bank() -> np.ndarray:
     """Standard normal numbers shared by all clips; a clip reads stretches of it from drawn places."""
-    return np.random.default_rng(20251220557).standard_normal(1 << 20)
+    return np.random.default_rng(20251220557).standard_normal(1 << 20, np.float32)
 
 
 def _noise(shape: tuple[int, ...], members: int, rng: np.random.Generator) -> np.ndarray:
@@ -214,8 +216,8 @@ def _noise(shape: tuple[int, ...], members: int, rng: np.random.Generator) -> np
 def _slow_noise(shape: tuple[int, int, int], members: int, rng: np.random.Generator) -> np.ndarray:
     """[n, T, c, S] of unit variance that turns slowly over the clip: a cosine of random phase and period."""
     n, t, c = shape
-    phase = rng.uniform(0, 2 * np.pi, (n, 1, c, members))
-    cycles = rng.uniform(0.2, 1.5, (n, 1, c, members))
-    noise = np.sqrt(2.0) * np.cos(2 * np.pi * cycles * np.arange(t)[None, :, None, None] / t + phase)
+    phase = rng.uniform(0, 2 * np.pi, (n, 1, c, members)).astype(np.float32)
+    a_frame = 2 * np.pi / t * rng.uniform(0.2, 1.5, (n, 1, c, members)).astype(np.float32)
+    noise = np.float32(np.sqrt(2)) * np.cos(a_frame * np.arange(t, dtype=np.float32)[:, None, None] + phase)
     noise[..., 0] = 0
     return noise

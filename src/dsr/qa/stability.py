@@ -21,20 +21,20 @@ import numpy as np
 from dsr.clips.simulated.truth import read_truth
 from dsr.cues.backends import Clip, cue_frames
 from dsr.cues.backends.simulated import cues_from_truth
-from dsr.cues.schema import ClipCues, read_cues
+from dsr.cues.schema import PIXELWISE, ClipCues, read_cues
 from dsr.geometry.frames import rotations_from_vectors
 from dsr.params import QA, CueNoise, Ensemble
 from dsr.qa.answers import decode_run_lengths, run_lengths
-from dsr.qa.candidates import FORMS, MAX_TARGETS, Drawn, Members, signal_states
+from dsr.qa.candidates import FORMS, MAX_TARGETS
 from dsr.qa.free_form import Family
 from dsr.qa.reading import read_question
 from dsr.qa.scene import Scene, build_scene
+from dsr.qa.signals import Drawn, Members, signal_states
 from dsr.qa.templates import Form, encode_states, num_axes
 
 CHECKS = ("same", "fresh", "other", "exact")
 COLUMNS = ("type", "question", "viewpoint", "viewpoint_mode", "targets", "frames", "states")
 """What is read of a question's row."""
-_NOT_NEEDED = ("point_map", "confidence", "mask_rle", "mask_offsets")
 _BIAS_SHARE = 0.4
 """Of the variance of `other` noise, what stays the same for a track."""
 
@@ -62,7 +62,7 @@ class LabelCheck:
             CuesError: no readable cues.
             ValueError: no readable truth, or the questions are about other cues.
         """
-        cues = read_cues(task.path, skip=_NOT_NEEDED)
+        cues = read_cues(task.path, skip=PIXELWISE)
         rng = np.random.default_rng([self.qa.audit.seed, zlib.crc32(task.path.stem.encode()), 2])
         exact = exact_cues(task.clip, cues) if task.clip is not None else None
         scene, checks = all_versions(cues, exact, self.qa, rng)

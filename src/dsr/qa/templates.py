@@ -18,6 +18,7 @@ given with its box at a stated moment.
 import itertools
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 TYPES = (
@@ -334,10 +335,14 @@ def mention(label: str, box: tuple[float, ...] | None, moment: float) -> str:
     """How a question names an entity: a track with its box in pixels at a moment, the camera as it is."""
     if box is None:
         return "the camera"
-    # Brackets are for the box, or the question could not be read back.
-    label = " ".join(re.sub(r"[()\[\]]", " ", label).split())
-    corners = ", ".join(f"{round(c)}" for c in box)
-    return f"the {label} (box [{corners}] at {moment:.1f} s)"
+    x1, y1, x2, y2 = map(round, box)
+    return f"the {_without_brackets(label)} (box [{x1}, {y1}, {x2}, {y2}] at {moment:.1f} s)"
+
+
+@cache
+def _without_brackets(label: str) -> str:
+    """Brackets are for the box, or the question could not be read back."""
+    return " ".join(re.sub(r"[()\[\]]", " ", label).split())
 
 
 def question_text(form: Form, wording: int, start: float, end: float, moment: float, names: dict[str, str]) -> str:

@@ -18,18 +18,19 @@ import pandas as pd
 
 from dsr.console import StageError
 from dsr.cues.backends import Clip
-from dsr.cues.schema import ClipCues, CuesError, read_cues
+from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
 from dsr.cues.store import FOLDER, cue_path
 from dsr.params import QA, Params
 from dsr.qa.answers import decode_run_lengths, run_lengths
-from dsr.qa.candidates import FORMS, MAX_TARGETS, Drawn, Members, signal_states
+from dsr.qa.candidates import FORMS, MAX_TARGETS
 from dsr.qa.free_form import Family
 from dsr.qa.scene import Scene, build_scene
+from dsr.qa.signals import Drawn, Members, family_moments, signal_states
 from dsr.qa.stability import CHECKS, all_versions, confirmed_labels, exact_cues, find_form
 from dsr.qa.templates import Form, answer_text, num_axes
 from dsr.report.frames import find_clip
 from dsr.report.free_form_reading import read_family
-from dsr.report.measurement import measure_family, measure_template
+from dsr.report.measurement import measure_template
 from dsr.report.reading import Condition, Reading
 from dsr.report.template_reading import read_template
 
@@ -146,7 +147,7 @@ def read_clip_cues(root: Path, clip_id: str) -> ClipCues:
         StageError: there are none, or they cannot be read.
     """
     try:
-        return read_cues(cue_path(root / FOLDER, clip_id), skip=("point_map", "confidence", "mask_rle", "mask_offsets"))
+        return read_cues(cue_path(root / FOLDER, clip_id), skip=PIXELWISE)
     except (CuesError, ValueError) as error:
         raise StageError(f"no cues of clip {clip_id}: {error}") from None
 
@@ -261,7 +262,7 @@ def _read(scene: Scene, form: Form, drawn: Drawn, names: dict[str, str], qa: QA)
         code = int(states[0, 0, 0, 0])
         targets = [names[letter] for letter in "abc"[: form.num_targets]]
         times = scene.timestamps[0, drawn.frames[0]]
-        moments = measure_family(scene, form, drawn)
+        moments = family_moments(scene, form, drawn, Members(scene, slice(None)))
         reading = read_family(form, moments, code, times, targets, names.get("viewer", ""), qa)
         return reading, form.answers[code] if code >= 0 else "(no clear answer)"
     measured = measure_template(scene, form, drawn, qa)

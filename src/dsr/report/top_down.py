@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dsr.qa.candidates import Members
 from dsr.qa.scene import CAMERA, Scene
+from dsr.qa.signals import Members
 from dsr.report.palette import GREY, PALE
 
 if TYPE_CHECKING:

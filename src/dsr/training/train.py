@@ -39,7 +39,15 @@ from dsr.params import PRESETS, Params, Train
 from dsr.splits.split import read_questions
 from dsr.training.collate import Collator
 from dsr.training.curriculum import Curriculum, option_scores, state_scores
-from dsr.training.launch import deepspeed_config, is_first, processes_to_start, start, wait_for_all, world_size
+from dsr.training.launch import (
+    DEEPSPEED,
+    deepspeed_config,
+    is_first,
+    processes_to_start,
+    start,
+    wait_for_all,
+    world_size,
+)
 from dsr.training.lora import MARK, add_adapters, merge_adapters
 from dsr.training.progress import ACCURACIES, COMPLETE, Meter, ProgressCallback, duration, memory_gib
 from dsr.training.records import ClipStore, Example, Missing, load_examples
@@ -122,11 +130,13 @@ def some(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 
 
 def run_key(params: Params, root: Path) -> str:
-    """Hash of what a run depends on: questions, cues, clips and parameters."""
-    files = (QUESTIONS, FOLDER / MANIFEST, Path("data/clips/catalog.parquet"))
+    """Hash of what a run depends on: questions, cues, clips, parameters, and how many processes share a step."""
+    files = [QUESTIONS, FOLDER / MANIFEST, Path("data/clips/catalog.parquet")]
+    if params.train.deepspeed:
+        files.append(DEEPSPEED / f"{params.train.deepspeed}.json")
     sections = {name: dataclasses.asdict(getattr(params, name)) for name in ("gsm", "model", "train")}
     hashes = {str(file): sha256_file(root / file) for file in files if (root / file).is_file()}
-    return sha256_json({"params": sections, "files": hashes})[:16]
+    return sha256_json({"params": sections, "files": hashes, "processes": world_size()})[:16]
 
 
 def make_curriculum(examples: Sequence[Example], train: Train) -> Curriculum:
@@ -235,10 +245,10 @@ class GSMTrainer(Trainer):
     def create_optimizer(self) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups = [{**g, "params": [p for _, p in g["params"]]} for g in parameter_groups(self.model, self.settings)]
-            optimizer: Any = torch.optim.AdamW
-            if self.settings.deepspeed.endswith("offload"):
-                from deepspeed.ops.adam import DeepSpeedCPUAdam as optimizer
-            self.optimizer = optimizer(groups, betas=(0.9, 0.999), eps=1e-8)
+            # Fused, it is as fast in the host's memory as DeepSpeed's own, which has to be compiled and goes on from a
+            # checkpoint with other rounding. The configuration keeps accelerate from putting that in its place.
+            fused = True if self.settings.deepspeed.endswith("offload") else None
+            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=fused)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dsr.clips.video import VideoError, probe, read_frames
 from dsr.console import track
-from dsr.cues.schema import CuesError, read_cues
+from dsr.cues.schema import PIXELWISE, CuesError, read_cues
 from dsr.cues.store import FOLDER, cue_path
 from dsr.evaluation.questions import read_row
 from dsr.evaluation.video_files import catalog_files
@@ -21,7 +21,6 @@ from dsr.splits.split import read_questions
 
 VIDEOS = "videos"
 _FRAMES_AT_ONCE = 64
-_NOT_NEEDED = ("point_map", "confidence", "mask_rle", "mask_offsets")
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def _place_video(root: Path, file: Path | None, clip_id: str, shown_frames: int 
     path = cue_path(root / FOLDER, clip_id)
     if not path.is_file():
         raise CuesError(f"no cues: {FOLDER / path.name} does not exist")
-    index = read_cues(path, skip=_NOT_NEEDED).frame_index
+    index = read_cues(path, skip=PIXELWISE).frame_index
     info = probe(file)
     cut = shown_frames is not None and shown_frames < len(index)
     first, last = int(index[0]), int(index[shown_frames - 1 if cut and shown_frames else -1])
