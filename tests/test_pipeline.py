@@ -16,7 +16,7 @@ MINIMAL = {
     "simulate": {"num_clips": 16, "size": [160, 120], "duration": [4.0, 5.0]},
     "qa": {"max_questions": 48},
     "model": {"max_pixels": 1568},
-    "train": {"text_steps": 2, "steps": 4, "batch_size": 4, "save_steps": 2},
+    "train": {"text_steps": 2, "geometry_steps": 2, "steps": 4, "batch_size": 4, "save_steps": 2},
     "evaluate": {"bootstrap": 100},
 }
 
