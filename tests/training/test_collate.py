@@ -150,7 +150,7 @@ def test_a_shared_prefix_trains_as_a_padded_batch(control: Any, world: World) ->
 
 
 def test_hints_and_blind_questions_are_padded(world: World) -> None:
-    hinted = with_hint(EXAMPLE, np.random.default_rng(0))
+    hinted = replace(with_hint(EXAMPLE, np.random.default_rng(0)), lesson="options")
     batch = world.collator(training=True, shared_prefix=True)([hinted, hinted])
     assert "packing" not in batch
     assert text_of(world, batch["input_ids"][0]) == (
@@ -218,8 +218,10 @@ def test_a_curriculum_is_a_function_of_the_seed(world: World) -> None:
     first, again, other = (Curriculum(world.examples, 4, 2, 1, 3, True, seed) for seed in (1, 1, 2))
     assert [first[i] for i in range(len(first))] == [again[i] for i in range(len(again))]
     assert [first[i] for i in range(len(first))] != [other[i] for i in range(len(other))]
-    assert [bool(first[i].hint) for i in range(len(first))] == [True] * 8 + [False] * 16
-    assert [first[i].is_for_gsm for i in range(len(first))] == [False] * 8 + [True] * 4 + [False] * 12
+    assert [first[i].lesson for i in range(len(first))] == ["options"] * 8 + ["geometry"] * 4 + ["whole"] * 12
+    hinted = [bool(first[i].hint) for i in range(len(first))]
+    assert hinted[:12] == [True] * 8 + [False] * 4
+    assert 0 < sum(hinted[12:]) < 12
     used = [first[i].qa_id for i in range(12, 12 + len(world.examples))]
     assert sorted(used) == sorted(example.qa_id for example in world.examples)
     for i in range(len(first)):
@@ -263,7 +265,7 @@ def test_a_hint_is_mostly_the_right_option() -> None:
 def test_the_gsm_alone_is_asked_what_it_reads_in_a_whole_prompt(world: World) -> None:
     examples = [replace(world.examples[i], shown_frames=FRAMES) for i in (0, 4)]
     whole = world.collator(training=True)(examples)
-    alone = world.collator(training=True)([replace(e, is_for_gsm=True) for e in examples])
+    alone = world.collator(training=True)([replace(e, lesson="geometry") for e in examples])
     assert alone.keys() == {"asked", "state_labels"}
     assert torch.equal(alone["state_labels"], whole["state_labels"])
     for ids, mask, prompt, asks in zip(

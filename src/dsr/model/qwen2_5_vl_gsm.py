@@ -109,6 +109,7 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         second_per_grid_ts: Tensor | None = None,
         geometry: Geometry | None = None,
         question_mask: Tensor | None = None,
+        hints: Tensor | None = None,
         packing: Packing | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -117,6 +118,8 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         Args:
             geometry: of every video; not needed with fusion `none`.
             question_mask: [b, s] bool, the tokens that ask; see `default_question_mask`.
+            hints: [b, N] int64, tokens whose embeddings take the places of geometry tokens (dsr.training.curriculum);
+                IGNORED leaves the geometry token.
             packing: input_ids are a packed row [1, s] of clips, each with one video.
 
         Raises:
@@ -146,6 +149,9 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
                 question = inputs_embeds.gather(1, order[..., None].expand(-1, -1, inputs_embeds.shape[-1]))
                 mask = question_mask.gather(1, order)
                 selected = self._select(question[owners], mask[owners], tokens, second_per_grid_ts)
+                if hints is not None:
+                    told = self.get_input_embeddings()(hints[owners].clamp(min=0))
+                    selected = torch.where((hints[owners] != IGNORED)[..., None], told.to(selected), selected)
                 video = [part for pair in zip(video, selected, strict=True) for part in pair]
             inputs_embeds = self._scatter(inputs_embeds, input_ids, video)
             if pixel_values is not None:
@@ -409,6 +415,7 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         second_per_grid_ts: Tensor | None = None,
         geometry: Geometry | None = None,
         question_mask: Tensor | None = None,
+        hints: Tensor | None = None,
         packing: Packing | None = None,
         reads: Tensor | None = None,
         asked: Mapping[str, Any] | None = None,
@@ -447,7 +454,7 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         if pixel_values_videos is not None:
             if question_mask is None and input_ids is not None:
                 question_mask = default_question_mask(self.config, input_ids, attention_mask, labels)
-            kwargs |= {"geometry": geometry, "question_mask": question_mask}
+            kwargs |= {"geometry": geometry, "question_mask": question_mask, "hints": hints}
         if labels is not None and logits_to_keep:
             labels = labels[:, -logits_to_keep:]
         return super().forward(

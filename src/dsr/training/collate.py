@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr.model.chat import ANSWER_TOKENS, LETTERS, Prompt, build_prompt
+from dsr.model.chat import ANSWER_TOKENS, Prompt, build_prompt
 from dsr.model.geometry_encoders import ENCODERS, PADDING, Grid, pad_arrays
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
 from dsr.model.shared_prefix import Clip, Packing
@@ -41,7 +41,8 @@ class Collator:
         donors: for `shuffled_geometry`, the clip that lends each clip its geometry.
         training: add `labels` [b, s], a loss on the answer alone; and for dsr.training.curriculum `option_ends` [b, 4],
             the places of the options' last tokens, and `state_labels` [b, 4, N], the tokens that spell each option, the
-            right one first; examples for the GSM alone become `asked` and `state_labels`.
+            right one first; with hints, `hints` [b, N], the tokens that spell them, IGNORED elsewhere. Examples of the
+            lesson `geometry` become `asked` and `state_labels`.
         shared_prefix: pack samples about the same frames of a clip together, where all of a batch have a video.
     """
 
@@ -62,14 +63,14 @@ class Collator:
         self.shared_prefix = shared_prefix
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        if all(example.is_for_gsm for example in examples):
+        if all(example.lesson == "geometry" for example in examples):
             return self._for_gsm(examples)
         # A store may make what it shows anew each time (dsr.evaluation.shown_clips).
-        shown = {(e.clip_id, e.shown_frames, bool(e.hint)): e for e in examples}
+        shown = {(e.clip_id, e.shown_frames, e.lesson): e for e in examples}
         made = {key: self._video(example) for key, example in shown.items()}
-        videos = [made[e.clip_id, e.shown_frames, bool(e.hint)] for e in examples]
+        videos = [made[e.clip_id, e.shown_frames, e.lesson] for e in examples]
         prompts = [self._prompt(example, video) for example, video in zip(examples, videos, strict=True)]
-        if self.shared_prefix and all(video is not None for video in videos):
+        if self.shared_prefix and all(video is not None for video in videos) and not any(e.hint for e in examples):
             return self._packed(examples, prompts, videos)
         pad = self.processor.tokenizer.pad_token_id
         batch = Batch(
@@ -89,6 +90,8 @@ class Collator:
             batch |= self._vision(seen)
             if self.training and self.config.num_geometry_tokens:
                 batch["state_labels"] = self._state_labels([example for example, _ in seen])
+                if any(example.hint for example in examples):
+                    batch["hints"] = self._spellings([example.hint for example in examples])
         return batch
 
     def _packed(self, examples: Sequence[Example], prompts: Sequence[Prompt], videos: Sequence[Any]) -> Batch:
@@ -128,7 +131,7 @@ class Collator:
         return batch
 
     def _video(self, example: Example) -> Video | None:
-        if self.control == "blind" or example.hint:
+        if self.control == "blind" or example.lesson == "options":
             return None
         return self.store.video(example.clip_id, example.shown_frames)
 
@@ -139,7 +142,7 @@ class Collator:
             example.question,
             example.options,
             video_tokens=tokens,
-            hint=self._spelled(example.hint) if example.hint else (),
+            hint=self._spelled(example.hint) if example.lesson == "options" else (),
             answer=example.answer if self.training else "",
         )
 
@@ -193,15 +196,19 @@ class Collator:
 
     def _state_labels(self, examples: Sequence[Example]) -> Tensor:
         """[b, 4, N] int64, the right option's first, IGNORED after each one's tokens."""
-        labels = torch.full((len(examples), len(LETTERS), self.config.num_geometry_tokens), IGNORED)
-        for rows, example in zip(labels, examples, strict=True):
-            for row, option in zip(rows, sorted(example.options, key=lambda o: o[0] != example.answer), strict=True):
-                ids = self._spelled(option)[: len(row)]
-                row[: len(ids)] = torch.tensor(ids)
+        sorted_options = (sorted(e.options, key=lambda option: option[0] != e.answer) for e in examples)
+        return torch.stack([self._spellings(options) for options in sorted_options])
+
+    def _spellings(self, options: Sequence[str]) -> Tensor:
+        """[options, N] int64 tokens of options' lines without their letters, IGNORED after them."""
+        labels = torch.full((len(options), self.config.num_geometry_tokens), IGNORED)
+        for row, option in zip(labels, options, strict=True):
+            ids = self._spelled(option)[: len(row)]
+            row[: len(ids)] = torch.tensor(ids)
         return labels
 
     def _spelled(self, option: str) -> list[int]:
-        """Tokens of an option's line without its letter."""
+        """Tokens of an option's line without its letter; none of an empty text."""
         ids = self.processor.tokenizer([option, option[:2]], add_special_tokens=False)["input_ids"]
         return ids[0][len(ids[1]) :]
 

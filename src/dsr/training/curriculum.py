@@ -10,7 +10,8 @@ at evaluation:
 2. Geometry (`train.geometry_steps`, fusion `gsm`): the GSM is asked without the language model, whose words stay as
    they are. Its tokens should spell the right option (state loss), and then stand where the copy stood, and say the
    same. Such a step costs a tenth of one with the language model.
-3. Whole questions (`train.steps`), with
+3. Whole questions (`train.steps`). In half of them the noisy copy stands in the places of geometry tokens, so that
+   reading them is not unlearned while they say little. With
 
 - option loss (`train.option_loss`, also in lesson 1): the letter after the prompt is to be right among the four, not in
   the whole vocabulary alone, and at the end of each option the model is asked whether this is the one: the logit of the
@@ -33,6 +34,8 @@ from dsr.training.records import Example
 
 SHARPNESS = 10.0
 """Of the options' mean log-probabilities, where the state loss compares them."""
+HINTED = 0.5
+"""Share of whole questions with a hint in the places of the geometry tokens, where lessons went before."""
 NOISE = 0.1
 """Share of the states of a hint that are replaced by another option's state in the same place."""
 _THEN = ", then"
@@ -75,8 +78,10 @@ class Curriculum(Dataset[Example]):
             example = permute_options(example, rng.permutation(len(LETTERS)))
         batch = index // self.batch_size
         if batch < self.text_batches:
-            return with_hint(example, rng)
-        return replace(example, is_for_gsm=batch < self.text_batches + self.geometry_batches)
+            return replace(with_hint(example, rng), lesson="options")
+        if batch < self.text_batches + self.geometry_batches:
+            return replace(example, lesson="geometry")
+        return with_hint(example, rng) if self.geometry_batches and rng.random() < HINTED else example
 
 
 def permute_options(example: Example, order: np.ndarray) -> Example:

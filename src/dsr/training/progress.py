@@ -14,9 +14,14 @@ from dsr import console
 from dsr.files import write_bytes
 from dsr.training.launch import is_first, wait_for_all, world_size
 
-ACCURACIES = {"accuracy": "accuracy", "option_accuracy": "at options", "state_accuracy": "by geometry tokens"}
-"""What a step may log, and what it is called: right letters, right where the option loss reads, and right by what the
-geometry tokens spell."""
+ACCURACIES = {
+    "accuracy": "accuracy",
+    "hinted_accuracy": "with hints",
+    "option_accuracy": "at options",
+    "state_accuracy": "by geometry tokens",
+}
+"""What a step may log, and what it is called: right letters without and with a hint, right where the option loss reads,
+right by what the geometry tokens spell."""
 COMPLETE = "complete"
 """File in a checkpoint that was written to its end."""
 

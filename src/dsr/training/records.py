@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -47,9 +47,9 @@ class Example:
     shown_frames: int
     """The model is given this many of the clip's cue frames, from the first one on, and their geometry."""
     hint: str = ""
-    """Options alone: an option's line in the places of video and question (dsr.training.curriculum)."""
-    is_for_gsm: bool = False
-    """Geometry alone: the GSM is asked without the language model (dsr.training.curriculum)."""
+    """An option's line in the place of what is to be seen (dsr.training.curriculum)."""
+    lesson: Literal["options", "geometry", "whole"] = "whole"
+    """What of the question is given, to whom (dsr.training.curriculum)."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,10 @@ CHECKPOINTS = Path("models/checkpoints")
 TENSORBOARD = CHECKPOINTS / "tensorboard"
 METRICS = Path("metrics/train")
 LOG_STEPS = 10
+WRITING = 0.1
+"""Weight of the loss on the answer's tokens among all others, beside the option loss."""
+LAST = 0.3
+"""Share of the learning rates in the last of several lessons."""
 MACHINE = ("batch_size", "accumulation", "cache_gib")
 """Keys of a preset that a machine decides."""
 
@@ -252,17 +256,17 @@ class GSMTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Up, and down as a cosine, in each lesson of the curriculum."""
+        """Up, and down as a cosine, in each lesson of the curriculum; in the last one not so far."""
         if self.lr_scheduler is None:
             first, second = self.settings.text_steps, self.settings.text_steps + self.settings.geometry_steps
-            lessons = (first, 0), (second, first), (num_training_steps, second)
+            lessons = (first, 0, 1.0), (second, first, 1.0), (num_training_steps, second, LAST if second else 1.0)
 
             def share(step: int) -> float:
-                end, start = next((lesson for lesson in lessons if step < lesson[0]), lessons[-1])
+                end, start, most = next((lesson for lesson in lessons if step < lesson[0]), lessons[-1])
                 up = math.ceil(self.settings.lr_warmup * (end - start))
                 if step - start < up:
-                    return (step - start) / up
-                return 0.5 * (1 + math.cos(math.pi * (step - start - up) / max(end - start - up, 1)))
+                    return most * (step - start) / up
+                return most * 0.5 * (1 + math.cos(math.pi * (step - start - up) / max(end - start - up, 1)))
 
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
         return self.lr_scheduler
@@ -302,14 +306,19 @@ class GSMTrainer(Trainer):
             keep, option_ends = inputs["input_ids"].shape[1] - first, option_ends - first
         outputs = model(**inputs, logits_to_keep=keep, use_cache=False)
         loss, letters = outputs.loss, self._letters.to(labels.device)
+        is_first_lesson = self.state.global_step < self.settings.text_steps
         right = (labels[:, :1] == letters).long().argmax(-1)
         chosen = outputs.logits[:, -ANSWER_TOKENS - 1, letters].float()
-        self._count("accuracy", chosen, right)
+        told = (
+            inputs["hints"][:, 0] != IGNORED if "hints" in inputs else right.new_full(right.shape, is_first_lesson) > 0
+        )
+        self._count("accuracy", chosen[~told], right[~told])
+        self._count("hinted_accuracy", chosen[told], right[told])
         if self.settings.option_loss:
             scores = option_scores(outputs.logits, option_ends, letters)
             self._count("option_accuracy", scores, right)
-            # In its first lesson the model learns to tell options apart much later if it must also learn to write.
-            loss = loss * (self.state.global_step >= self.settings.text_steps)
+            # A model that must also learn to write learns to tell options apart much later.
+            loss = loss * (0 if is_first_lesson else WRITING)
             both = F.cross_entropy(chosen, right) + F.cross_entropy(scores, right)
             loss = loss + self.settings.option_loss * both
         if self._selected is not None and state_labels is not None:
@@ -337,7 +346,7 @@ class GSMTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
-            logs |= {name: sum(right) / len(right) for name, right in self._counts.items()}
+            logs |= {name: sum(right) / len(right) for name, right in self._counts.items() if right}
             self._counts.clear()
         super().log(logs, *args, **kwargs)
 
