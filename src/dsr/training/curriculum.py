@@ -6,7 +6,8 @@ taught in lessons made from the training rows alone. All are off for a published
 at evaluation:
 
 1. Options (`train.text_steps`): in the places of video and question stands a noisy copy of the right option, and the
-   language model learns to find it among the four.
+   language model learns to find it among the four; and then in whole questions, with the copy in the places of the
+   geometry tokens. (With whole questions from the start it had not begun to after 350 batches of 64.)
 2. Geometry (`train.geometry_steps`, fusion `gsm`): the GSM is asked without the language model, whose words stay as
    they are. Its tokens should spell the right option (state loss), and then stand where the copy stood, and say the
    same. Such a step costs a tenth of one with the language model.
@@ -34,6 +35,8 @@ from dsr.training.records import Example
 
 SHARPNESS = 10.0
 """Of the options' mean log-probabilities, where the state loss compares them."""
+BARE = 0.7
+"""Share of the first lesson that is given without video and question; all of it where no geometry is to follow."""
 HINTED = 0.5
 """Share of whole questions with a hint in the places of the geometry tokens, where lessons went before."""
 NOISE = 0.1
@@ -78,7 +81,8 @@ class Curriculum(Dataset[Example]):
             example = permute_options(example, rng.permutation(len(LETTERS)))
         batch = index // self.batch_size
         if batch < self.text_batches:
-            return replace(with_hint(example, rng), lesson="options")
+            bare = not self.geometry_batches or batch < round(BARE * self.text_batches)
+            return replace(with_hint(example, rng), lesson="options" if bare else "whole")
         if batch < self.text_batches + self.geometry_batches:
             return replace(example, lesson="geometry")
         return with_hint(example, rng) if self.geometry_batches and rng.random() < HINTED else example

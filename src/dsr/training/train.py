@@ -321,7 +321,7 @@ class GSMTrainer(Trainer):
             loss = loss * (0 if is_first_lesson else WRITING)
             both = F.cross_entropy(chosen, right) + F.cross_entropy(scores, right)
             loss = loss + self.settings.option_loss * both
-        if self._selected is not None and state_labels is not None:
+        if self._selected is not None and state_labels is not None and not is_first_lesson:
             spelled = self.accelerator.unwrap_model(model).lm_head(self._selected)
             loss = loss + self.settings.state_loss * self._state_loss(spelled, state_labels)
         self.meter.questions += len(labels)
