@@ -289,6 +289,16 @@ def test_the_gsm_alone_is_asked_what_it_reads_in_a_whole_prompt(world: World) ->
     world.model.zero_grad(set_to_none=True)
 
 
+@torch.no_grad()
+def test_hints_take_the_places_of_geometry_tokens(world: World) -> None:
+    own = world.collator()([EXAMPLE])
+    lent = world.collator(control="shuffled_geometry", donors={"clip_0": "clip_1"})([EXAMPLE])
+    told = torch.full((1, world.model.config.num_geometry_tokens), 30)
+    assert not torch.equal(world.model(**own).logits, world.model(**lent).logits)
+    assert torch.equal(world.model(**own, hints=told).logits, world.model(**lent, hints=told).logits)
+    assert torch.equal(world.model(**own, hints=torch.full_like(told, -100)).logits, world.model(**own).logits)
+
+
 def test_state_scores_by_hand() -> None:
     logits = torch.zeros(1, 2, 4)
     logits[0, 0, 1] = logits[0, 1, 2] = 3.0
