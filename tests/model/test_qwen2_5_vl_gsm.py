@@ -77,7 +77,7 @@ def make_geometry(grids: list[tuple[int, int, int]], seed: int = 0) -> dict[str,
     return {
         "point_map": {"values": values, "cells": cells},
         "tracks": {
-            "values": torch.randn(len(grids), 2, 52, generator=generator),
+            "values": torch.randn(len(grids), 2, 110, generator=generator),
             "cells": torch.zeros(len(grids), 2, 3, dtype=torch.long),
             "words": words,
         },
