@@ -1,5 +1,7 @@
 """Small project folders that the train stage can run in: clips, cues, and questions that the geometry answers."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pandas as pd
 from dsr.cues.schema import ClipCues, write_cues
 from dsr.files import write_json, write_parquet
 from dsr.params import GSM, Model, Params, Train
+from dsr.training import train
 from tests.scenes import HEIGHT, WIDTH, heading, looking, make_cues
 from tests.videos import make_video
 
@@ -68,3 +71,24 @@ def make_project(root: Path, clips: int = 4, rows: int = 3, videos: int = 2) -> 
     table = pd.DataFrame([question(number, row) for number in range(clips) for row in range(rows)])
     write_parquet(root / "data/qa/train.parquet", table)
     return root
+
+
+class _Kill(train.TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_after(step: int) -> None:
+    """Have the training run of this process killed once it has taken so many steps."""
+    make = train.make_trainer
+
+    def make_mortal(*args, **kwargs):
+        trainer = make(*args, **kwargs)
+        trainer.add_callback(_Kill(step))
+        return trainer
+
+    train.make_trainer = make_mortal

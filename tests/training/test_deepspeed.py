@@ -36,17 +36,10 @@ PARAMS = {
     },
 }
 KILLED = """
-import os, signal
 from dsr.cli import main
-from dsr.training import train
+from tests.training.projects import kill_after
 
-class Kill(train.TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-make = train.make_trainer
-train.make_trainer = lambda *a, **k: (lambda t: (t.add_callback(Kill()), t)[1])(make(*a, **k))
+kill_after(3)
 main()
 """
 

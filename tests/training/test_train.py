@@ -109,18 +109,12 @@ def test_the_same_seed_gives_the_same_weights(trained: Path, tmp_path: Path) -> 
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
 from dsr.training import train
-from tests.training.projects import SMALL
+from tests.training.projects import SMALL, kill_after
 
-class Kill(train.TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-make = train.make_trainer
-train.make_trainer = lambda *a, **k: (lambda t: (t.add_callback(Kill()), t)[1])(make(*a, **k))
+kill_after(5)
 train.run(SMALL, Path(sys.argv[1]), workers=1)
 """
 
