@@ -31,6 +31,7 @@ from transformers.image_utils import OPENAI_CLIP_STD
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLPatchMerger
 
 from dsr.cues.schema import ClipCues
+from dsr.geometry.frames import CAMERA_FROM_VIEWPOINT
 from dsr.perception.dinov2 import IMAGE_MEAN, IMAGE_STD, PATCH, DinoV2, DinoV2Config
 
 FRAMES = 2
@@ -44,8 +45,6 @@ CAMERA_LABEL = "camera"
 LARGEST = 10.0
 """Values are clipped to this: a far background must not drown the rest."""
 MAX_LABEL_TOKENS = 8
-CAMERA_AXES = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
-"""The camera as an agent: its forward, left and up axes, as columns, in its own (OpenCV) frame."""
 REACH = 2
 """Frames before and after one between which a velocity is taken."""
 NEAREST, SLOWEST = 0.05, 0.02
@@ -352,7 +351,7 @@ def _things(cues: ClipCues, view: _View) -> np.ndarray:
     visible = with_camera(cues.visible[:, frames], True)
     is_agent = with_camera(np.repeat(cues.is_agent[:, None], t, axis=1), True)
     is_camera = with_camera(np.zeros((n, t), bool), True)
-    axes = with_camera(cues.orientations[:, frames].astype(np.float64), CAMERA_AXES)  # camera from agent
+    axes = with_camera(cues.orientations[:, frames].astype(np.float64), CAMERA_FROM_VIEWPOINT)  # camera from agent
     seen_from_first = view.rotation @ axes
     centers = with_camera(cues.centers[:, frames] / view.scale, 0.0)
     directions, distances = _direction(centers)
