@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heapreplace
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import numpy as np
 
@@ -63,13 +63,17 @@ def match_quartets(
     caps = _Caps(candidates.clip, kind, qa)
     # Each type has its signatures in random order; the type that has got least takes the next quartet.
     waiting: dict[int, deque[_Group]] = {int(k): deque() for k in np.unique(kind)}
-    forms = np.unique(candidates.form).tolist()
-    balances = {form: _Balance(candidates, form, (propensities or {}).get(form), qa) for form in forms}
     groups = _groups(candidates, rng)
-    for number, apart in enumerate(_apart(candidates, groups, qa)):
-        first = groups[number][0][0]
-        balance = balances[int(candidates.form[first])]
-        waiting[int(kind[first])].append(_Group(groups[number], apart, caps, balance))
+    forms = candidates.form[[group[0][0] for group in groups]].tolist()
+    members: dict[int, list[np.ndarray]] = {form: [] for form in forms}
+    for form, group in zip(forms, groups, strict=True):
+        members[form] += group
+    balances = {
+        form: _Balance(candidates, np.concatenate(own), (propensities or {}).get(form), qa)
+        for form, own in members.items()
+    }
+    for form, group, apart in zip(forms, groups, _apart(candidates, groups, qa), strict=True):
+        waiting[int(FORM_TYPES[form])].append(_Group(group, apart, caps, balances[form]))
     quartets: list[list[int]] = []
     # (Quartets got, type): the least is taken.
     turns = [(0, k) for k in sorted(waiting)]
@@ -151,35 +155,43 @@ class _Caps:
 class _Balance:
     """The sum of advantages of a form's quartets in a block, subject by subject (qa/propensity.py)."""
 
-    def __init__(self, candidates: Candidates, form: int, propensity: Propensity | None, qa: QA) -> None:
+    def __init__(self, candidates: Candidates, members: np.ndarray, propensity: Propensity | None, qa: QA) -> None:
+        """Of the candidates `members` [n], all of one form."""
         self.propensity, self.limit = propensity, qa.max_advantage
         self.total = np.zeros(1, np.float32)
         if propensity is not None:
-            own = np.flatnonzero(candidates.form == form)
+            own = candidates.take(members)
             self.place = np.zeros(len(candidates), int)
-            self.place[own] = np.arange(len(own))
-            self.words = propensity.words(candidates.take(own))
-            answers, self.column = np.unique(candidates.answer[own], return_inverse=True)
+            self.place[members] = np.arange(len(members))
+            self.words = propensity.words(own)
+            answers, self.column = np.unique(own.answer, return_inverse=True)
             self.said = propensity.of_answers(answers.tolist())
 
-    def best(self, offered: list[list[int]]) -> Iterator[tuple[list[int], np.ndarray]]:
+    def evidence(self, classes: list[np.ndarray]) -> np.ndarray:
+        """[n, subjects, C] what the texts of the questions of C classes, one class after the other, say for each of the
+        C answers."""
+        if self.propensity is None:
+            return np.zeros((sum(map(len, classes)), 1, len(classes)), np.float32)
+        words = self.words[self.place[np.concatenate(classes)]]
+        answers = self.column[self.place[[members[0] for members in classes]]]
+        return self.propensity.evidence(words, self.said.take(answers, axis=1))
+
+    def best(self, offered: list[list[int]], evidence: np.ndarray) -> Iterator[tuple[list[int], np.ndarray]]:
         """One question of each of four classes, and the total with them: of all ways the most balanced first.
 
         Those over the limit are left out.
 
         Args:
             offered: for each class its candidates.
+            evidence: what their texts, one class after the other, say for each of the four answers, [K, subjects, 4].
         """
         if self.propensity is None:
             yield [o[0] for o in offered], self.total
             return
         counts = [len(o) for o in offered]
-        place = self.place[offered[0] + offered[1] + offered[2] + offered[3]]
-        starts = [0, *accumulate(counts[:-1])]
-        of_four = self.said.take(self.column[place[starts]], axis=1)
-        evidence = self.propensity.evidence(self.words[place], of_four)
         own = np.repeat(_QUARTERS, counts)
         advantage = evidence[np.arange(len(own)), :, own] - evidence @ _MEAN
+        starts = [0, *accumulate(counts[:-1])]
         a, b, c, d = (advantage[start : start + n] for start, n in zip(starts, counts, strict=True))
         # |x + y|^2 for all sums x of the total and of two classes' questions, and y of the two others'.
         x = (self.total + a[:, None] + b).reshape(-1, a.shape[1])
@@ -210,6 +222,8 @@ class _Group:
         """One question of each of four answers; None where there is no such quartet left."""
         if self.waiting is None:
             self.waiting, self.may_meet = [m.tolist() for m in self.members], self.apart.tolist()
+            self.evidence = self.balance.evidence(self.members)
+            self.place = {index: place for place, index in enumerate(chain.from_iterable(self.waiting))}
         waiting, caps = self.waiting, self.caps
         while True:
             if self.spent != caps.spent:
@@ -222,8 +236,10 @@ class _Group:
             offered = [
                 sorted(waiting[c][: 2 * _CONSIDERED], key=caps.left, reverse=True)[:_CONSIDERED] for c in classes
             ]
+            places = [self.place[index] for index in chain.from_iterable(offered)]
+            evidence = self.evidence.take(places, axis=0).take(classes, axis=2)
             conflict = None
-            for quartet, total in self.balance.best(offered):
+            for quartet, total in self.balance.best(offered, evidence):
                 over = caps.over(quartet)
                 if over is None:
                     caps.use(quartet)
@@ -250,24 +266,24 @@ def _apart(candidates: Candidates, groups: list[list[np.ndarray]], qa: QA) -> li
         if isinstance(form, Family):
             continue
         codes, places = np.unique(candidates.answer[np.concatenate([first[g] for g in own])], return_inverse=True)
-        of_group = np.split(places, np.cumsum([len(first[g]) for g in own])[:-1])
-        corners = [np.triu_indices(len(place), 1) for place in of_group]
-        pairs = [np.sort(np.stack([p[i], p[j]]), axis=0) for p, (i, j) in zip(of_group, corners, strict=True)]
-        unique, back = np.unique(np.concatenate([len(codes) * a + b for a, b in pairs]), return_inverse=True)
+        cells = [(p[:, None], p) for p in np.split(places, np.cumsum([len(first[g]) for g in own])[:-1])]
+        meet = np.zeros((len(codes), len(codes)), bool)
+        for cell in cells:
+            meet[cell] = True
+        one, other = np.nonzero(np.triu(meet, 1))
         margin = qa.prediction_margin if form.signal == "dir_pred" else qa.answer_margin
-        distances = pair_distances(
-            codes, *np.divmod(unique, len(codes)), num_axes(form.signal), NUM_STATES[form.signal]
-        )
+        distances = pair_distances(codes, one, other, num_axes(form.signal), NUM_STATES[form.signal])
         # A rounding error must not decide: 2/5 is a margin of 0.4.
-        enough = np.split((distances >= margin - 1e-9)[back], np.cumsum([a.size for a, _ in pairs])[:-1])
-        for g, (i, j), holds in zip(own, corners, enough, strict=True):
-            apart[g][i, j] = apart[g][j, i] = holds
+        far = np.zeros_like(meet)
+        far[one, other] = far[other, one] = distances >= margin - 1e-9
+        for g, cell in zip(own, cells, strict=True):
+            apart[g] = far[cell]
     return apart
 
 
 def _four_apart(apart: list[list[bool]], sizes: list[int]) -> tuple[int, int, int, int] | None:
     """Four classes with members left that are pairwise apart, the largest first; None where there are none."""
-    order = sorted((c for c, size in enumerate(sizes) if size), key=lambda c: -sizes[c])
+    order = sorted((c for c, size in enumerate(sizes) if size), key=sizes.__getitem__, reverse=True)
     for i, a in enumerate(order[:-3]):
         with_a = [x for x in order[i + 1 :] if apart[a][x]]
         for j, b in enumerate(with_a):
