@@ -320,24 +320,28 @@ def _columns(asked: Candidates, words: list[ClipWords], wordings: list[int]) -> 
     forms = [FORMS[form] for form in asked.form]
     told = [describe_answer(form, code) for form, code in zip(forms, asked.answer.tolist(), strict=True)]
     quartets = [told[i : i + QUARTET] for i in range(0, len(told), QUARTET)]
+    # The questions of a quartet share the lists of their options, and mentions are made as they are needed: whatever
+    # lives until the end costs time in Python's search for cycles.
     options = [[f"{letter}. {text}" for letter, (text, _) in zip(LETTERS, four, strict=True)] for four in quartets]
     option_states = [[states for _, states in four] for four in quartets]
     frames = [[f for f in row if f >= 0] for row in asked.frames.tolist()]
     stated = [row[form.stated] for row, form in zip(frames, forms, strict=True)]
     predicts = [form.signal == "dir_pred" for form in forms]
-    spans = [(0, at) if p else (row[0], row[-1]) for row, at, p in zip(frames, stated, predicts, strict=True)]
-    starts, ends = ([float(c.timestamps[span[i]]) for c, span in zip(clips, spans, strict=True)] for i in (0, 1))
-    moments = [float(c.timestamps[at]) for c, at in zip(clips, stated, strict=True)]
+    firsts = [0 if p else row[0] for row, p in zip(frames, predicts, strict=True)]
+    lasts = [at if p else row[-1] for row, at, p in zip(frames, stated, predicts, strict=True)]
+    starts, ends, moments = (
+        [float(clip.timestamps[frame]) for clip, frame in zip(clips, at, strict=True)] for at in (firsts, lasts, stated)
+    )
     entities = np.column_stack([asked.viewer, asked.targets]).tolist()
-    pixels = (asked.boxes * np.array([[clip.size * 2] for clip in clips])).tolist()
-    names = [
+    pixels = asked.boxes * np.array([[clip.size * 2] for clip in clips])
+    names = (
         {
             role: mention(clip.labels[entity], tuple(box) if entity > 0 else None, moment)
-            for role, entity, box in zip(_ROLES, roles, boxes, strict=True)
+            for role, entity, box in zip(_ROLES, roles, boxes.tolist(), strict=True)
             if entity >= 0
         }
         for clip, roles, boxes, moment in zip(clips, entities, pixels, moments, strict=True)
-    ]
+    )
     asks = zip(forms, np.repeat(wordings, QUARTET).tolist(), starts, ends, moments, names, strict=True)
     known = np.isfinite(asked.signal)
     numbers, last = asked.signal[known].tolist(), np.cumsum(known.sum(axis=(1, 2))).tolist()
@@ -345,7 +349,7 @@ def _columns(asked: Candidates, words: list[ClipWords], wordings: list[int]) -> 
     return {
         "videoID": [clip.clip_id for clip in clips],
         "question": [question_text(*ask) for ask in asks],
-        "options": [list(four) for four in options for _ in LETTERS],
+        "options": [four for four in options for _ in LETTERS],
         "answer": list(LETTERS) * len(quartets),
         "type": [form.type for form in forms],
         "viewpoint_kind": [
@@ -365,7 +369,7 @@ def _columns(asked: Candidates, words: list[ClipWords], wordings: list[int]) -> 
         ],
         "states": [states for _, states in told],
         "signal": [numbers[start:end] for start, end in itertools.pairwise([0, *last])],
-        "option_states": [list(four) for four in option_states for _ in LETTERS],
+        "option_states": [four for four in option_states for _ in LETTERS],
     }
 
 
