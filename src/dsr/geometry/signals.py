@@ -7,9 +7,7 @@ def fill_single_gaps(values: np.ndarray, axis: int) -> np.ndarray:
     """Replace a NaN between two known neighbours on `axis` by their mean; longer gaps stay NaN."""
     moved = np.moveaxis(values, axis, 0)
     filled = moved.copy()
-    middle = 0.5 * (moved[:-2] + moved[2:])
-    gap = np.isnan(moved[1:-1])
-    filled[1:-1][gap] = middle[gap]
+    np.copyto(filled[1:-1], 0.5 * (moved[:-2] + moved[2:]), where=np.isnan(moved[1:-1]))
     return np.moveaxis(filled, 0, axis)
 
 
@@ -22,7 +20,7 @@ def smooth(values: np.ndarray, weights: tuple[float, float, float], axis: int) -
     smoothed = moved.copy()
     before, centre, after = weights
     mean = before * moved[:-2] + centre * moved[1:-1] + after * moved[2:]
-    smoothed[1:-1] = np.where(np.isnan(mean), moved[1:-1], mean)
+    np.copyto(smoothed[1:-1], mean, where=~np.isnan(mean))
     return np.moveaxis(smoothed, 0, axis)
 
 

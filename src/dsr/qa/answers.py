@@ -43,15 +43,15 @@ def clear_changes(logs: Sequence[np.ndarray], changes: Sequence[np.ndarray], lim
 
     Args:
         logs: logarithms at each moment, arrays of one shape.
-        changes: states from each moment to the next, arrays that broadcast to that shape.
+        changes: states from each moment to the next, arrays that broadcast to that shape; a constant one stays within
+            the limit.
     """
-    low = high = logs[0]
-    clear = np.ones(low.shape, bool)
-    for change, value in zip(changes, logs[1:], strict=True):
-        constant = change == 0
-        low = np.where(constant, np.minimum(low, value), value)
-        high = np.where(constant, np.maximum(high, value), value)
-        clear &= high - low <= limit
+    clear = np.ones(logs[0].shape, bool)
+    runs = constant = [change == 0 for change in changes]
+    for apart in range(2, len(logs)):
+        runs = [run & more for run, more in zip(runs, constant[apart - 1 :], strict=False)]
+        for run, first, last in zip(runs, logs, logs[apart:], strict=False):
+            clear &= (np.abs(last - first) <= limit) | ~run
     return clear
 
 

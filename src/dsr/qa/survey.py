@@ -139,7 +139,7 @@ class Survey:
         """
         identifiable = self.boxes.identifiable(form, viewer, targets)
         until = self.known_until(form, viewer, targets)
-        at = np.arange(until.shape[1])
+        at = np.arange(until.shape[1], dtype=until.dtype)
         stands = self._eyes_until(form)[viewer] > at if form.viewer == "fixed" else None
         asked = {}
         for step in steps:
@@ -362,8 +362,8 @@ def _agreed(
 
 
 def _known_until(known: np.ndarray) -> np.ndarray:
-    """[E, T] int: the first frame from each on at which [E, T] is false; T where it is true to the end."""
-    frames = np.where(known, known.shape[1], np.arange(known.shape[1]))
+    """[E, T] int16: the first frame from each on at which [E, T] is false; T where it is true to the end."""
+    frames = np.where(known, np.int16(known.shape[1]), np.arange(known.shape[1], dtype=np.int16))
     return np.minimum.accumulate(frames[:, ::-1], axis=1)[:, ::-1]
 
 
