@@ -10,7 +10,7 @@ import pytest
 
 from dsr.cues.schema import ClipCues
 from dsr.params import QA, Ensemble
-from dsr.qa.candidates import FORM_TYPES, FORMS, STABLE, Candidates, find_candidates
+from dsr.qa.candidates import FORM_TYPES, FORMS, STABLE, Candidates, _pack, find_candidates
 from dsr.qa.free_form import Family
 from dsr.qa.scene import CAMERA, OBJECT, Scene, build_scene
 from dsr.qa.signals import Drawn, Members, signal_states
@@ -199,6 +199,15 @@ def test_no_question_is_asked_twice(seed: int) -> None:
         for (index, viewer, targets, _), a in zip(questions(found), found.answer, strict=True)
     ]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("most", [3, 2**12, 2**40], ids=["few", "a crowd", "huge"])
+def test_packed_rows_have_equal_codes_where_they_are_equal_and_keep_their_order(most: int) -> None:
+    rows = np.random.default_rng(0).integers(-1, most, (40, 6)).repeat(3, axis=0)
+    rows[::3, 3:] = -1
+    _, number = np.unique(rows, axis=0, return_inverse=True)
+    _, of_code = np.unique(_pack(list(rows.T)), return_inverse=True)
+    np.testing.assert_array_equal(of_code, number)
 
 
 def test_a_clip_and_type_keep_a_number_of_candidates_and_many_different_answers() -> None:

@@ -342,10 +342,15 @@ def _rank_within(keys: np.ndarray) -> np.ndarray:
 
 
 def _pack(columns: list[np.ndarray]) -> np.ndarray:
-    """Columns of integers from -1 up, [K] each, as one int64 a row: equal rows have equal codes."""
+    """Columns of integers from -1 up, [K] each, as one int64 a row: equal rows have equal codes, no others, and the
+    codes are in the order of the rows."""
     code = np.zeros(len(columns[0]), np.int64)
     for column in columns:
-        code = code * (int(column.max(initial=0)) + 2) + (column + 1)
+        size = int(column.max(initial=0)) + 2
+        if (int(code.max(initial=0)) + 1) * size > np.iinfo(np.int64).max:
+            # Clips of a hundred tracks: the codes so far are numbered anew.
+            _, code = np.unique(code, return_inverse=True)
+        code = code * size + (column + 1)
     return code
 
 
