@@ -386,11 +386,11 @@ class Train:
     epochs: float = 1.0
     """Passes over the questions, where `steps` is 0."""
     text_steps: int = 300
-    """Steps before these on options alone, with a noisy copy of the right one in the places of video and question: the
-    first lesson of a model from random initialisation (training/curriculum.py). 0 for a published backbone."""
+    """Steps before these on options alone, with a noisy copy of the right one: a lesson for a model from random
+    initialisation (training/curriculum.py). 0 for a published backbone."""
     geometry_steps: int = 300
-    """Steps after those on geometry alone: the GSM learns to spell the right option, without the language model. For
-    fusion `gsm`; 0 for a published backbone."""
+    """Steps before all others on geometry alone: the GSM learns to spell the right option, without the language model.
+    For fusion `gsm`; 0 for a published backbone."""
     option_loss: float = 1.0
     """Weight of a loss that has the model choose among the four options, after the prompt and at the end of each
     (training/curriculum.py); 0 for a published backbone."""

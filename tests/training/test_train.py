@@ -188,20 +188,34 @@ def test_parameter_groups_hold_every_trained_parameter_once(trained: Path) -> No
 
 
 def test_the_learning_rate_rises_and_falls_in_every_lesson(trained: Path) -> None:
-    def shares(params: Train) -> list[float]:
+    def shares(params: Train, part: str = "language model") -> list[float]:
         trainer, _ = small_trainer(trained, replace(SMALL, train=params))
         trainer.create_optimizer_and_scheduler(steps := trainer.args.max_steps)
-        share = trainer.lr_scheduler.lr_lambdas[0]
+        names = [group["name"].split(",")[0] for group in trainer.optimizer.param_groups]
+        share = trainer.lr_scheduler.lr_lambdas[names.index(part)]
         return [share(step) for step in range(steps + 1)]
 
     plain = shares(Train(steps=10, text_steps=0, geometry_steps=0, lr_warmup=0.2))
     parameter = torch.nn.Parameter(torch.zeros(1))
     cosine = get_cosine_schedule_with_warmup(torch.optim.SGD([parameter], 1.0), 2, 10).lr_lambdas[0]
     assert plain == pytest.approx([cosine(step) for step in range(11)])
-    lessons = shares(Train(steps=10, text_steps=10, geometry_steps=5, lr_warmup=0.2))
-    assert lessons[:10] == plain[:10]
-    assert lessons[15:25] == pytest.approx([0.3 * share for share in plain[:10]])
-    assert lessons[10:15] == pytest.approx([0, *(0.5 * (1 + np.cos(np.pi * np.arange(4) / 4)))])
+    three = Train(steps=10, text_steps=5, geometry_steps=10, lr_warmup=0.2)
+    short = [0, *(0.5 * (1 + np.cos(np.pi * np.arange(4) / 4)))]
+    assert shares(three)[:25] == pytest.approx([*plain[:10], *short, *plain[:10]])
+    # What had a lesson of its own rests in the second, and learns little in the third.
+    taught = shares(three, "merger and geometry")[:25]
+    assert taught == pytest.approx([*plain[:10], *[0] * 5, *(0.1 * share for share in plain[:10])])
+    assert shares(replace(three, geometry_steps=0), "merger and geometry")[:15] == pytest.approx([*short, *plain[:10]])
+
+
+def test_words_stay_as_they_were_drawn_in_lessons(trained: Path) -> None:
+    words = "model.language_model.embed_tokens.weight"
+    for lessons, learns in (
+        ({"text_steps": 1, "geometry_steps": 0}, False),
+        ({"text_steps": 0, "geometry_steps": 0}, True),
+    ):
+        trainer, _ = small_trainer(trained, replace(SMALL, train=replace(SMALL.train, **lessons)))
+        assert dict(trainer.model.named_parameters())[words].requires_grad == learns
 
 
 def test_a_batch_without_answers_and_a_loss_that_is_no_number_stop_the_run(trained: Path) -> None:

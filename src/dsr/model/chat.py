@@ -40,6 +40,7 @@ def build_prompt(
     *,
     video_tokens: int = 0,
     hint: Sequence[int] = (),
+    bare: bool = False,
     answer: str = "",
 ) -> Prompt:
     """Token ids of a question.
@@ -47,21 +48,26 @@ def build_prompt(
     Args:
         options: four texts that begin with their letters, "A. …".
         video_tokens: <|video_pad|> tokens, vision and geometry together; 0 for a prompt without video.
-        hint: token ids in the places of the video and of the question (the warm-up of `dsr.training.curriculum`).
+        hint: token ids in the places of the video, if it has none (dsr.training.curriculum).
+        bare: leave out the question.
         answer: a letter, for training; '' ends the prompt where the answer is to be read.
     """
-
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    span = encode("<|video_pad|>") * video_tokens or list(hint)
-    before = encode(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
-    video = [*encode("<|vision_start|>"), *span, *encode("<|vision_end|>")] if span else []
-    lines = [encode(f"{line}\n") for line in ("Options:" if hint else f"{question}\nOptions:", *options)]
-    text = [*chain.from_iterable(lines), *encode(INSTRUCTION)]
+    fixed = (
+        f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n",
+        "<|vision_start|>",
+        "<|video_pad|>",
+        "<|vision_end|>",
+        INSTRUCTION,
+        "<|im_end|>\n<|im_start|>assistant\n",
+        f"{answer}<|im_end|>" if answer else "",
+    )
+    texts = [f"{line}\n" for line in ("Options:" if bare else f"{question}\nOptions:", *options)]
+    # One call: each has its overhead.
+    before, start, pad, end, instruction, header, ending, *lines = encode(tokenizer, [*fixed, *texts])
+    span = pad * video_tokens or list(hint)
+    video = [*start, *span, *end] if span else []
+    text = [*chain.from_iterable(lines), *instruction]
     ends = (len(before) + len(video) - 1 + np.cumsum([len(line) for line in lines])).tolist()[1:]
-    header = encode("<|im_end|>\n<|im_start|>assistant\n")
-    ending = encode(f"{answer}<|im_end|>") if answer else []
     ids = before + video + text + header + ending
     special = set(tokenizer.all_special_ids)
     asked = [*range(len(before)), *range(len(before) + len(video), len(ids) - len(header) - len(ending))]
@@ -72,13 +78,18 @@ def build_prompt(
     return Prompt(ids, asks, answers, ends)
 
 
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, as they stand in the middle of a prompt."""
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+
 def letter_ids(tokenizer: PreTrainedTokenizerBase, letters: Sequence[str] = LETTERS) -> list[int]:
     """The token of each letter.
 
     Raises:
         ValueError: the tokenizer has no single token for one.
     """
-    ids = [tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in letters]
+    ids = encode(tokenizer, letters)
     if any(len(i) != 1 for i in ids):
         raise ValueError(f"the tokenizer splits an option letter: {dict(zip(letters, ids, strict=True))}")
     return [i[0] for i in ids]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsr.model.chat import ANSWER_TOKENS, Prompt, build_prompt
+from dsr.model.chat import ANSWER_TOKENS, LETTERS, Prompt, build_prompt, encode
 from dsr.model.geometry_encoders import ENCODERS, PADDING, Grid, pad_arrays
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
 from dsr.model.shared_prefix import Clip, Packing
@@ -41,8 +41,9 @@ class Collator:
         donors: for `shuffled_geometry`, the clip that lends each clip its geometry.
         training: add `labels` [b, s], a loss on the answer alone; and for dsr.training.curriculum `option_ends` [b, 4],
             the places of the options' last tokens, and `state_labels` [b, 4, N], the tokens that spell each option, the
-            right one first; with hints, `hints` [b, N], the tokens that spell them, IGNORED elsewhere. Examples of the
-            lesson `geometry` become `asked` and `state_labels`.
+            right one first; with hints, `hints` [b, N], the tokens that spell them, IGNORED elsewhere, and
+            `hint_weights` [b]; for the lesson `options` `position_ids` with gaps. Examples of the lesson `geometry`
+            become `asked` and `state_labels`.
         shared_prefix: pack samples about the same frames of a clip together, where all of a batch have a video.
     """
 
@@ -90,9 +91,20 @@ class Collator:
             batch |= self._vision(seen)
             if self.training and self.config.num_geometry_tokens:
                 batch["state_labels"] = self._state_labels([example for example, _ in seen])
-                if any(example.hint for example in examples):
-                    batch["hints"] = self._spellings([example.hint for example in examples])
+        if any(example.lesson == "options" for example in examples):
+            batch["position_ids"] = self._positions(batch, [example.gap for example in examples])
+        if self.training and self.config.num_geometry_tokens and any(example.hint for example in examples):
+            batch["hints"] = self._spellings([example.hint for example in examples])
+            batch["hint_weights"] = torch.tensor([example.hint_weight for example in examples])
         return batch
+
+    def _positions(self, batch: Batch, gaps: Sequence[int]) -> Tensor:
+        """[3, b, s] int64 of text, with gaps after each sample's span."""
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        is_end = ids == self.config.vision_end_token_id
+        after = is_end.cumsum(-1) - is_end.long()
+        positions = (mask.cumsum(-1) - 1).clamp(min=0) + after * torch.tensor(gaps)[:, None]
+        return positions.expand(3, -1, -1)
 
     def _packed(self, examples: Sequence[Example], prompts: Sequence[Prompt], videos: Sequence[Any]) -> Batch:
         """One row [1, s]; `reads` [b, r], `labels` and `option_ends` (in what is read) in the order of the examples."""
@@ -136,13 +148,16 @@ class Collator:
         return self.store.video(example.clip_id, example.shown_frames)
 
     def _prompt(self, example: Example, video: Video | None) -> Prompt:
-        tokens = 0 if video is None else self._vision_tokens(video) + self.config.num_geometry_tokens
+        places = self.config.num_geometry_tokens
+        bare = example.lesson == "options"
+        vision = 0 if video is None else self._vision_tokens(video)
         return build_prompt(
             self.processor.tokenizer,
             example.question,
             example.options,
-            video_tokens=tokens,
-            hint=self._spelled(example.hint) if example.lesson == "options" else (),
+            video_tokens=vision + places if bare or video is not None else 0,
+            hint=self._spelled([example.hint])[0] if bare else (),
+            bare=bare,
             answer=example.answer if self.training else "",
         )
 
@@ -197,20 +212,20 @@ class Collator:
     def _state_labels(self, examples: Sequence[Example]) -> Tensor:
         """[b, 4, N] int64, the right option's first, IGNORED after each one's tokens."""
         sorted_options = (sorted(e.options, key=lambda option: option[0] != e.answer) for e in examples)
-        return torch.stack([self._spellings(options) for options in sorted_options])
+        labels = self._spellings([option for options in sorted_options for option in options])
+        return labels.unflatten(0, (-1, len(LETTERS)))
 
     def _spellings(self, options: Sequence[str]) -> Tensor:
         """[options, N] int64 tokens of options' lines without their letters, IGNORED after them."""
         labels = torch.full((len(options), self.config.num_geometry_tokens), IGNORED)
-        for row, option in zip(labels, options, strict=True):
-            ids = self._spelled(option)[: len(row)]
-            row[: len(ids)] = torch.tensor(ids)
+        for row, ids in zip(labels, self._spelled(options), strict=True):
+            row[: len(ids)] = torch.tensor(ids[: len(row)])
         return labels
 
-    def _spelled(self, option: str) -> list[int]:
-        """Tokens of an option's line without its letter; none of an empty text."""
-        ids = self.processor.tokenizer([option, option[:2]], add_special_tokens=False)["input_ids"]
-        return ids[0][len(ids[1]) :]
+    def _spelled(self, options: Sequence[str]) -> list[list[int]]:
+        """Tokens of options' lines without their letters; none of an empty text."""
+        ids = encode(self.processor.tokenizer, [*options, *(option[:2] for option in options)])
+        return [line[len(letter) :] for line, letter in zip(ids, ids[len(options) :], strict=False)]
 
 
 def length_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:

@@ -5,20 +5,21 @@ Such a model cannot read options; learning to match them holds everything up, no
 taught in lessons made from the training rows alone. All are off for a published backbone, and nothing of them is left
 at evaluation:
 
-1. Options (`train.text_steps`): in the places of video and question stands a noisy copy of the right option, and the
-   language model learns to find it among the four; and then in whole questions, with the copy in the places of the
-   geometry tokens. (With whole questions from the start it had not begun to after 350 batches of 64.)
-2. Geometry (`train.geometry_steps`, fusion `gsm`): the GSM is asked without the language model, whose words stay as
-   they are. Its tokens should spell the right option (state loss), and then stand where the copy stood, and say the
-   same. Such a step costs a tenth of one with the language model.
-3. Whole questions (`train.steps`). In half of them the noisy copy stands in the places of geometry tokens, so that
-   reading them is not unlearned while they say little. With
+1. Geometry (`train.geometry_steps`, fusion `gsm`): the GSM is asked without the language model. Its tokens should
+   spell the right option (state loss). Such a step costs a tenth of one with the language model.
+2. Options (`train.text_steps`): a prompt of the options alone, with a noisy copy of the right one in the places of the
+   geometry tokens (without a GSM, in those of the video). The language model learns to find it among the four, however
+   far away it is: without the gaps in position it finds nothing once there is a video, nor learns to in 350 batches.
+3. Whole questions (`train.steps`). In most of them the geometry tokens are moved a random part of the way to such a
+   copy: a bridge from tokens that tell all to those that the GSM really gives, which tell little. With
 
-- option loss (`train.option_loss`, also in lesson 1): the letter after the prompt is to be right among the four, not in
+- option loss (`train.option_loss`, also in lesson 2): the letter after the prompt is to be right among the four, not in
   the whole vocabulary alone, and at the end of each option the model is asked whether this is the one: the logit of the
   option's own letter there, compared over the four, should single out the right one;
 - state loss (`train.state_loss`): the geometry tokens go on spelling. The language model's head is applied to them, and
   the right option should be more likely than the other three.
+
+Word embeddings stay as they were drawn, in all lessons: what one has learned to say, another has learned to read.
 """
 
 from collections.abc import Sequence
@@ -34,11 +35,13 @@ from dsr.model.qwen2_5_vl_gsm import IGNORED
 from dsr.training.records import Example
 
 SHARPNESS = 10.0
-"""Of the options' mean log-probabilities, where the state loss compares them."""
-BARE = 0.7
-"""Share of the first lesson that is given without video and question; all of it where no geometry is to follow."""
-HINTED = 0.5
-"""Share of whole questions with a hint in the places of the geometry tokens, where lessons went before."""
+"""Of the options' mean log-probabilities, where the state loss compares them in the geometry lesson."""
+PLAINNESS = 2.0
+"""The same in whole questions: differences must be large enough for the language model to see."""
+HINTED = 2 / 3
+"""Share of whole questions with a hint, after a geometry lesson."""
+GAP = 120
+"""Positions left out between hint and options are fewer than so many."""
 NOISE = 0.1
 """Share of the states of a hint that are replaced by another option's state in the same place."""
 _THEN = ", then"
@@ -62,8 +65,8 @@ class Curriculum(Dataset[Example]):
     """Above 1, up to so many questions about the same frames of a clip follow one another, for a shared prefix."""
 
     def __post_init__(self) -> None:
-        rows = _order(len(self.examples), self.text_batches * self.batch_size, [self.seed, 0])
-        rows += _order(len(self.examples), self.geometry_batches * self.batch_size, [self.seed, 3])
+        rows = _order(len(self.examples), self.geometry_batches * self.batch_size, [self.seed, 3])
+        rows += _order(len(self.examples), self.text_batches * self.batch_size, [self.seed, 0])
         needed = self.batches * self.batch_size
         if self.questions_per_clip > 1:
             rows += _grouped_order(self.examples, self.questions_per_clip, needed, [self.seed, 1])
@@ -80,12 +83,13 @@ class Curriculum(Dataset[Example]):
         if self.shuffle_options:
             example = permute_options(example, rng.permutation(len(LETTERS)))
         batch = index // self.batch_size
-        if batch < self.text_batches:
-            bare = not self.geometry_batches or batch < round(BARE * self.text_batches)
-            return replace(with_hint(example, rng), lesson="options" if bare else "whole")
-        if batch < self.text_batches + self.geometry_batches:
+        if batch < self.geometry_batches:
             return replace(example, lesson="geometry")
-        return with_hint(example, rng) if self.geometry_batches and rng.random() < HINTED else example
+        if batch < self.geometry_batches + self.text_batches:
+            return replace(with_hint(example, rng), lesson="options", gap=int(rng.integers(GAP)))
+        if self.geometry_batches and rng.random() < HINTED:
+            return replace(with_hint(example, rng), hint_weight=float(rng.random()))
+        return example
 
 
 def permute_options(example: Example, order: np.ndarray) -> Example:
@@ -118,8 +122,8 @@ def option_scores(logits: Tensor, option_ends: Tensor, letters: Tensor) -> Tenso
     return logits[rows, option_ends, letters].float()
 
 
-def state_scores(logits: Tensor, state_labels: Tensor) -> Tensor:
-    """How well the geometry tokens spell each option: SHARPNESS times the mean log-probability of its tokens, [b, 4].
+def state_scores(logits: Tensor, state_labels: Tensor, sharpness: float) -> Tensor:
+    """How well the geometry tokens spell each option: `sharpness` times the mean log-probability of its tokens, [b, 4].
 
     Args:
         logits: [b, N, vocabulary] of the geometry tokens.
@@ -128,7 +132,7 @@ def state_scores(logits: Tensor, state_labels: Tensor) -> Tensor:
     log_probs = logits.float().log_softmax(-1).transpose(1, 2)  # [b, vocabulary, N]
     spelled = state_labels != IGNORED
     chosen = log_probs.gather(1, state_labels.clamp(min=0)) * spelled
-    return SHARPNESS * chosen.sum(-1) / spelled.sum(-1).clamp(min=1)
+    return sharpness * chosen.sum(-1) / spelled.sum(-1).clamp(min=1)
 
 
 def _order(count: int, needed: int, seed: list[int]) -> list[int]:

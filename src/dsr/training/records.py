@@ -47,7 +47,11 @@ class Example:
     shown_frames: int
     """The model is given this many of the clip's cue frames, from the first one on, and their geometry."""
     hint: str = ""
-    """An option's line in the place of what is to be seen (dsr.training.curriculum)."""
+    """An option's line, told in the places of the geometry tokens (dsr.training.curriculum)."""
+    hint_weight: float = 1.0
+    """How far the geometry tokens are moved to what tells the hint: 0 not at all, 1 all the way."""
+    gap: int = 0
+    """Positions left out before the options, as if there were more to read."""
     lesson: Literal["options", "geometry", "whole"] = "whole"
     """What of the question is given, to whom (dsr.training.curriculum)."""
 

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGenerat
 from dsr.params import PRESETS, Params, Train
 from dsr.splits.split import read_questions
 from dsr.training.collate import Collator
-from dsr.training.curriculum import Curriculum, option_scores, state_scores
+from dsr.training.curriculum import PLAINNESS, SHARPNESS, Curriculum, option_scores, state_scores
 from dsr.training.launch import (
     DEEPSPEED,
     deepspeed_config,
@@ -57,11 +58,13 @@ MODEL = Path("models/gsm")
 CHECKPOINTS = Path("models/checkpoints")
 TENSORBOARD = CHECKPOINTS / "tensorboard"
 METRICS = Path("metrics/train")
+GEOMETRY = "merger and geometry"
+"""Name of their parameter groups."""
 LOG_STEPS = 10
 WRITING = 0.1
 """Weight of the loss on the answer's tokens among all others, beside the option loss."""
-LAST = 0.3
-"""Share of the learning rates in the last of several lessons."""
+LATER = 0.1
+"""Share of its learning rate that the GSM keeps after a geometry lesson."""
 MACHINE = ("batch_size", "accumulation", "cache_gib")
 """Keys of a preset that a machine decides."""
 
@@ -256,19 +259,23 @@ class GSMTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Up, and down as a cosine, in each lesson of the curriculum; in the last one not so far."""
+        """Up, and down as a cosine, in each lesson; what had a geometry lesson learns little after it."""
         if self.lr_scheduler is None:
-            first, second = self.settings.text_steps, self.settings.text_steps + self.settings.geometry_steps
-            lessons = (first, 0, 1.0), (second, first, 1.0), (num_training_steps, second, LAST if second else 1.0)
+            optimizer = optimizer or self.optimizer
+            first, second = self.settings.geometry_steps, self.settings.geometry_steps + self.settings.text_steps
+            lessons = (first, 0, 1.0), (second, first, 0.0), (num_training_steps, second, LATER)
 
-            def share(step: int) -> float:
+            def share(step: int, taught: bool) -> float:
                 end, start, most = next((lesson for lesson in lessons if step < lesson[0]), lessons[-1])
                 up = math.ceil(self.settings.lr_warmup * (end - start))
                 if step - start < up:
-                    return most * (step - start) / up
-                return most * 0.5 * (1 + math.cos(math.pi * (step - start - up) / max(end - start - up, 1)))
+                    part = (step - start) / up
+                else:
+                    part = 0.5 * (1 + math.cos(math.pi * (step - start - up) / max(end - start - up, 1)))
+                return part * (most if taught else 1.0)
 
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
+            taught = [first > 0 and group["name"].startswith(GEOMETRY) for group in optimizer.param_groups]
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [partial(share, taught=t) for t in taught])
         return self.lr_scheduler
 
     def compute_loss(
@@ -306,24 +313,22 @@ class GSMTrainer(Trainer):
             keep, option_ends = inputs["input_ids"].shape[1] - first, option_ends - first
         outputs = model(**inputs, logits_to_keep=keep, use_cache=False)
         loss, letters = outputs.loss, self._letters.to(labels.device)
-        is_first_lesson = self.state.global_step < self.settings.text_steps
+        is_bare = "pixel_values_videos" not in inputs
         right = (labels[:, :1] == letters).long().argmax(-1)
         chosen = outputs.logits[:, -ANSWER_TOKENS - 1, letters].float()
-        told = (
-            inputs["hints"][:, 0] != IGNORED if "hints" in inputs else right.new_full(right.shape, is_first_lesson) > 0
-        )
+        told = inputs["hints"][:, 0] != IGNORED if "hints" in inputs else torch.full_like(right, is_bare).bool()
         self._count("accuracy", chosen[~told], right[~told])
         self._count("hinted_accuracy", chosen[told], right[told])
         if self.settings.option_loss:
             scores = option_scores(outputs.logits, option_ends, letters)
             self._count("option_accuracy", scores, right)
             # A model that must also learn to write learns to tell options apart much later.
-            loss = loss * (0 if is_first_lesson else WRITING)
+            loss = loss * (0 if is_bare else WRITING)
             both = F.cross_entropy(chosen, right) + F.cross_entropy(scores, right)
             loss = loss + self.settings.option_loss * both
-        if self._selected is not None and state_labels is not None and not is_first_lesson:
+        if self._selected is not None and state_labels is not None:
             spelled = self.accelerator.unwrap_model(model).lm_head(self._selected)
-            loss = loss + self.settings.state_loss * self._state_loss(spelled, state_labels)
+            loss = loss + self.settings.state_loss * self._state_loss(spelled, state_labels, PLAINNESS)
         self.meter.questions += len(labels)
         self.meter.tokens += (
             int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else inputs["input_ids"].numel()
@@ -331,15 +336,15 @@ class GSMTrainer(Trainer):
         return loss, outputs
 
     def _geometry_loss(self, model: nn.Module, asked: dict[str, Any], state_labels: Tensor) -> tuple[Tensor, Any]:
-        """The state loss alone, into a language model that stays as it is."""
-        head = self.accelerator.unwrap_model(model).lm_head.weight.detach()
+        """The state loss alone."""
         self.meter.questions += len(state_labels)
         self.meter.tokens += int(asked["question_mask"].sum())
         outputs = model(asked=asked)
-        return self._state_loss(F.linear(outputs.geometry_tokens, head), state_labels), outputs
+        spelled = self.accelerator.unwrap_model(model).lm_head(outputs.geometry_tokens)
+        return self._state_loss(spelled, state_labels, SHARPNESS), outputs
 
-    def _state_loss(self, spelled: Tensor, state_labels: Tensor) -> Tensor:
-        scores = state_scores(spelled, state_labels)
+    def _state_loss(self, spelled: Tensor, state_labels: Tensor, sharpness: float) -> Tensor:
+        scores = state_scores(spelled, state_labels, sharpness)
         first = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
         self._count("state_accuracy", scores, first)
         return F.cross_entropy(scores, first)
@@ -382,8 +387,8 @@ class GSMTrainer(Trainer):
 
 
 def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> None:
-    """Decide what learns: the merger, geometry (but for frozen encoders), the GSM, and the language model or,
-    with LoRA, its adapters."""
+    """Decide what learns: the merger, geometry (but for frozen encoders), the GSM, and the language model (in lessons
+    without its word embeddings) or, with LoRA, its adapters."""
     encoders = getattr(model.model, "geometry", {})
     frozen = {f"model.geometry.{name}.encoder." for name in encoders if encoders[name].reads_video}
     for name, parameter in model.named_parameters():
@@ -391,6 +396,8 @@ def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> 
             learns = train.train_vision_tower or name.startswith("model.visual.merger.")
         elif name.startswith(("model.geometry.", "model.gsm.")):
             learns = not name.startswith(tuple(frozen))
+        elif name.endswith(".embed_tokens.weight") and (train.text_steps or train.geometry_steps):
+            learns = False
         else:
             learns = not train.lora_rank or MARK in name
         parameter.requires_grad_(learns)
@@ -406,7 +413,7 @@ def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train)
         if not parameter.requires_grad:
             continue
         new = name.startswith(("model.visual.merger.", "model.geometry.", "model.gsm."))
-        part = "merger and geometry" if new else "vision tower" if ".visual." in name else "language model"
+        part = GEOMETRY if new else "vision tower" if ".visual." in name else "language model"
         part = "adapters" if MARK in name else part
         decays = _ndim(parameter) >= 2 and not name.endswith(".queries")
         groups.setdefault((part, decays), []).append((name, parameter))
@@ -414,7 +421,7 @@ def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train)
         {
             "name": f"{part}, {'decayed' if decays else 'not decayed'}",
             "params": parameters,
-            "lr": train.gsm_learning_rate if part == "merger and geometry" else train.learning_rate,
+            "lr": train.gsm_learning_rate if part == GEOMETRY else train.learning_rate,
             "weight_decay": train.weight_decay if decays else 0.0,
         }
         for (part, decays), parameters in groups.items()
