@@ -229,9 +229,11 @@ def test_a_curriculum_is_a_function_of_the_seed(world: World) -> None:
     assert lessons == ["geometry"] * 4 + ["options"] * 8 + ["whole"] * 12
     hinted = [bool(first[i].hint) for i in range(len(first))]
     assert hinted[:12] == [False] * 4 + [True] * 8
-    assert 0 < sum(hinted[12:]) < 12
+    assert all(hinted[12:16])
+    assert not all(hinted[16:])
     assert len({first[i].gap for i in range(4, 12)}) > 1
-    weights = [first[i].hint_weight for i in range(12, 24) if first[i].hint]
+    assert {first[i].hint_weight for i in range(12, 16)} == {1}
+    weights = [first[i].hint_weight for i in range(16, 24) if first[i].hint]
     assert len(set(weights)) == len(weights)
     assert 0 < min(weights) < max(weights) < 1
     used = [first[i].qa_id for i in range(12, 12 + len(world.examples))]

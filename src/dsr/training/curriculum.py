@@ -10,8 +10,9 @@ at evaluation:
 2. Options (`train.text_steps`): a prompt of the options alone, with a noisy copy of the right one in the places of the
    geometry tokens (without a GSM, in those of the video). The language model learns to find it among the four, however
    far away it is: without the gaps in position it finds nothing once there is a video, nor learns to in 350 batches.
-3. Whole questions (`train.steps`). In most of them the geometry tokens are moved a random part of the way to such a
-   copy: a bridge from tokens that tell all to those that the GSM really gives, which tell little. With
+3. Whole questions (`train.steps`). At first such a copy stands in the places of the geometry tokens; then these are
+   moved a part of the way to it, a random one and ever smaller: a bridge from tokens that tell all to those that the
+   GSM really gives, which tell little. With
 
 - option loss (`train.option_loss`, also in lesson 2): the letter after the prompt is to be right among the four, not in
   the whole vocabulary alone, and at the end of each option the model is asked whether this is the one: the logit of the
@@ -38,8 +39,9 @@ SHARPNESS = 10.0
 """Of the options' mean log-probabilities, where the state loss compares them in the geometry lesson."""
 PLAINNESS = 2.0
 """The same in whole questions: differences must be large enough for the language model to see."""
-HINTED = 2 / 3
-"""Share of whole questions with a hint, after a geometry lesson."""
+FADING = 3.0
+"""How fast hints fade in whole questions after a geometry lesson: after a third of them hints have weights from 0 to 1,
+and in the end two questions in three have none."""
 GAP = 120
 """Positions left out between hint and options are fewer than so many."""
 NOISE = 0.1
@@ -87,9 +89,9 @@ class Curriculum(Dataset[Example]):
             return replace(example, lesson="geometry")
         if batch < self.geometry_batches + self.text_batches:
             return replace(with_hint(example, rng), lesson="options", gap=int(rng.integers(GAP)))
-        if self.geometry_batches and rng.random() < HINTED:
-            return replace(with_hint(example, rng), hint_weight=float(rng.random()))
-        return example
+        done = (batch - self.geometry_batches - self.text_batches) / self.batches
+        weight = 1 - FADING * done * rng.random() if self.geometry_batches else 0.0
+        return replace(with_hint(example, rng), hint_weight=weight) if weight > 0 else example
 
 
 def permute_options(example: Example, order: np.ndarray) -> Example:
