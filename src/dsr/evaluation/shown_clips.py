@@ -71,10 +71,8 @@ class ShownClips:
         return self.store.seconds_per_group(clip_id)
 
     def _make_geometry(self, clip_id: str, encoder: str, grid: Grid) -> dict[str, np.ndarray]:
-        def encode(text: str) -> list[int]:
-            return self.store.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-        return ENCODERS[encoder].extract(change_cues(self.store.cues(clip_id), self.control.geometry), grid, encode)
+        cues = change_cues(self.store.cues(clip_id), self.control.geometry)
+        return ENCODERS[encoder].extract(cues, grid, self.store.tokens)
 
 
 def change_patches(video: Video, view: View, shown_frames: int, merge: int, patch: int) -> Video:

@@ -156,7 +156,7 @@ class Collator:
             example.question,
             example.options,
             video_tokens=vision + places if bare or video is not None else 0,
-            hint=self._spelled([example.hint])[0] if bare else (),
+            hint=self._spelled([example.hint])[0] if bare and not places else (),
             bare=bare,
             answer=example.answer if self.training else "",
         )

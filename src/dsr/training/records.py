@@ -24,7 +24,7 @@ from dsr.clips.video import VideoError, read_frames
 from dsr.console import StageError
 from dsr.cues.schema import ClipCues, CuesError, read_cues
 from dsr.cues.store import FOLDER
-from dsr.model.chat import LETTERS
+from dsr.model.chat import LETTERS, encode
 from dsr.model.geometry_encoders import ENCODERS, FRAMES, Grid
 
 T = TypeVar("T")
@@ -135,15 +135,15 @@ class ClipStore:
         Raises:
             CuesError: no cues.
         """
-
-        def encode(text: str) -> list[int]:
-            return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-
         return self._cache.get(
             (encoder, clip_id, grid),
-            lambda: ENCODERS[encoder].extract(self.cues(clip_id), grid, encode),
+            lambda: ENCODERS[encoder].extract(self.cues(clip_id), grid, self.tokens),
             lambda arrays: sum(a.nbytes for a in arrays.values()),
         )
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text, for an encoder that reads words."""
+        return encode(self.processor.tokenizer, [text])[0]
 
     def seconds_per_group(self, clip_id: str) -> float:
         """Mean seconds between two time groups."""
