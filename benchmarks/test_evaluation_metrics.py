@@ -13,7 +13,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from dsr.evaluation.metrics import evaluation_metrics
-from dsr.qa.templates import TYPES
+from dsr.questions.language.templates import TYPES
 
 QUESTIONS = 100_000
 SECONDS, GIB = 10, 1

@@ -18,18 +18,18 @@ import pytest
 
 from dsr.cues.schema import ClipCues
 from dsr.params import QA
-from dsr.qa import candidates as candidates_module
-from dsr.qa.answers import run_lengths
-from dsr.qa.candidates import Candidates, find_candidates
-from dsr.qa.free_form import Family
-from dsr.qa.generate import Block, offer_cues, question_rows
-from dsr.qa.options import Matching, match_quartets
-from dsr.qa.propensity import Propensity, fit
-from dsr.qa.scene import Scene, build_scenes
-from dsr.qa.signals import Drawn, Members, signal_states
-from dsr.qa.survey import Found, Survey
-from dsr.qa.templates import Form, num_axes
-from tests.qa.reference import states_of
+from dsr.questions.engine import candidates as candidates_module
+from dsr.questions.engine.answers import run_lengths
+from dsr.questions.engine.candidates import Candidates, find_candidates
+from dsr.questions.engine.free_form import Family
+from dsr.questions.engine.scene import Scene, build_scenes
+from dsr.questions.engine.signals import Drawn, Members, signal_states
+from dsr.questions.engine.survey import Found, Survey
+from dsr.questions.generate import Block, offer_cues, question_rows
+from dsr.questions.language.templates import Form, num_axes
+from dsr.questions.quartets.matching import Matching, match_quartets
+from dsr.questions.quartets.text_balance import Propensity, fit
+from tests.questions.reference import states_of
 from tests.scenes import random_cues
 
 FULL = QA()

@@ -17,13 +17,13 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from dsr.cues.schema import write_cues
-from dsr.evaluation.questions import Question, read_row
-from dsr.evaluation.scoring import CheckpointScorer
+from dsr.evaluation.scorers.checkpoint import CheckpointScorer
+from dsr.examples.records import ClipStore
 from dsr.files import write_parquet
+from dsr.mcq import Question, read_row
 from dsr.model import presets
 from dsr.model.qwen2_5_vl_gsm import Qwen2_5_VLGSMForConditionalGeneration
 from dsr.params import GSM, Evaluate
-from dsr.training.records import ClipStore
 from tests.scenes import looking, make_cues
 from tests.videos import make_video
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from dsr.examples.collate import Collator
+from dsr.examples.records import ClipStore, load_examples
 from dsr.params import GSM, Model, Train
 from dsr.training import train
-from dsr.training.collate import Collator
-from dsr.training.records import ClipStore, load_examples
 from tests.training.projects import make_project
 
 

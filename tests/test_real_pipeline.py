@@ -16,8 +16,7 @@ from dsr.cues import extract
 from dsr.cues.schema import read_cues
 from dsr.curation import curate
 from dsr.params import Clips, Cues, Params, Split
-from dsr.qa import generate
-from dsr.splits import split
+from dsr.questions import generate, split
 from tests.real_clips import CAPTIONS, real_clips
 from tests.scenes import HEIGHT, WIDTH, random_cues
 

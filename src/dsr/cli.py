@@ -34,7 +34,7 @@ def run_stage(module: str, root: Path, workers: int) -> None:
 @app.command(rich_help_panel=STAGES)
 def simulate(root: Root = Path(), workers: Workers = 0) -> None:
     """Render clips of a physics world with exact truth -> data/raw/simulated/ (params: simulate)."""
-    run_stage("dsr.clips.simulated.stage", root, workers)
+    run_stage("dsr.simulator.stage", root, workers)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -58,19 +58,19 @@ def cues(root: Root = Path(), workers: Workers = 0) -> None:
 @app.command(rich_help_panel=STAGES)
 def qa(root: Root = Path(), workers: Workers = 0) -> None:
     """Derive questions in balanced quartets from the cues -> data/qa/pool.parquet and metrics/qa.json."""
-    run_stage("dsr.qa.generate", root, workers)
+    run_stage("dsr.questions.generate", root, workers)
 
 
 @app.command(rich_help_panel=STAGES)
 def split(root: Root = Path(), workers: Workers = 0) -> None:
     """Divide the questions by source video -> data/qa/train.parquet and data/qa/bench.parquet."""
-    run_stage("dsr.splits.split", root, workers)
+    run_stage("dsr.questions.split", root, workers)
 
 
 @app.command(rich_help_panel=STAGES)
 def audit(root: Root = Path(), workers: Workers = 0) -> None:
     """Attack the questions blind and check that their labels hold -> metrics/audit.json; fails on a leak."""
-    run_stage("dsr.qa.audit", root, workers)
+    run_stage("dsr.audit.audit", root, workers)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -137,13 +137,13 @@ def export(
     format: ExportFormat, folder: ExportFolder, root: Root = Path(), questions: ExportQuestions = "bench"
 ) -> None:
     """Write questions and videos in the format of another tool."""
-    import_module("dsr.evaluation.exports").run(root, format, folder, questions)
+    import_module("dsr.exports").run(root, format, folder, questions)
 
 
 @app.command(rich_help_panel=TOOLS)
 def doctor(root: Root = Path()) -> None:
     """Check this machine: versions, devices, weights found or missing, free disk."""
-    import_module("dsr.report.doctor").run(load(root / "params.yaml"), root)
+    import_module("dsr.doctor.doctor").run(load(root / "params.yaml"), root)
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -152,7 +152,7 @@ def weights(
     check: Annotated[bool, typer.Option("--check", help="Read the files and compare their hashes.")] = False,
 ) -> None:
     """List every published checkpoint: where it is had from, where it is expected, found or missing."""
-    import_module("dsr.report.weights").run(load(root / "params.yaml"), root, check)
+    import_module("dsr.doctor.weights").run(load(root / "params.yaml"), root, check)
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -172,7 +172,7 @@ def explain(
     root: Root = Path(),
 ) -> None:
     """Show how a question's answer comes about: signal, thresholds, states, its quartet, why its label holds."""
-    import_module("dsr.report.explain").run(load(root / "params.yaml"), root, qa_id, png)
+    import_module("dsr.explain.explain").run(load(root / "params.yaml"), root, qa_id, png)
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -184,7 +184,7 @@ def show(
     root: Root = Path(),
 ) -> None:
     """Show a clip's cues: video, boxes, masks, depth, point cloud, camera path, trajectories, agents' axes."""
-    import_module("dsr.report.show").run(load(root / "params.yaml"), root, clip, png, rerun, open_viewer)
+    import_module("dsr.explain.show").run(load(root / "params.yaml"), root, clip, png, rerun, open_viewer)
 
 
 @app.command(rich_help_panel=TOOLS)

@@ -20,7 +20,7 @@ from dsr.console import StageError
 
 @dataclass(frozen=True)
 class Simulate:
-    """Rendered clips of a physics world with exact truth (clips/simulated/)."""
+    """Rendered clips of a physics world with exact truth (simulator/)."""
 
     num_clips: int = 64
     """Clips to make; ids are sim_000000, sim_000001, …"""
@@ -184,7 +184,7 @@ class Cues:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Perturbed copies of the cues on which an answer must hold (qa/scene.py)."""
+    """Perturbed copies of the cues on which an answer must hold (questions/engine/scene.py)."""
 
     members: int = 16
     margin: float = 1.15
@@ -226,7 +226,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Audit:
-    """Shortcuts, balance and label stability of the question pool (qa/audit.py)."""
+    """Shortcuts, balance and label stability of the question pool (audit/audit.py)."""
 
     seed: int = 1
     """Seeds samples, attackers, resamples and fresh noise."""
@@ -256,7 +256,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class QA:
-    """Questions with derived answers (qa/)."""
+    """Questions with derived answers (questions/)."""
 
     seed: int = 1
     candidates: int = 3072
@@ -290,12 +290,12 @@ class QA:
     min_box: float = 0.02
     """Smallest side of a mentioned box, as a share of the image's."""
     answer_margin: float = 0.4
-    """Smallest distance between two options of a quartet, a moment (qa/answers.py)."""
+    """Smallest distance between two options of a quartet, a moment (questions/engine/answers.py)."""
     prediction_margin: float = 2.0
     """The same for predictions."""
     max_advantage: float = 2.0
     """Most nats by which the texts of a form's questions may speak for their right options, a block's questions
-    together (qa/propensity.py)."""
+    together (questions/quartets/text_balance.py)."""
     balance_clips: int = 512
     """Clips on which it is learned what texts tell of answers."""
     ensemble: Ensemble = field(default_factory=Ensemble)
@@ -325,7 +325,7 @@ class QA:
 
 @dataclass(frozen=True)
 class Split:
-    """Training set and benchmark (splits/)."""
+    """Training set and benchmark (questions/split.py)."""
 
     seed: int = 1
     """Decides between sets of blocks that are equally near to what is asked for."""
@@ -465,7 +465,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible server as the model (evaluation/endpoint.py), for `evaluate.mode: endpoint`."""
+    """An OpenAI-compatible server as the model (evaluation/scorers/endpoint.py), for `evaluate.mode: endpoint`."""
 
     url: str = "http://localhost:8000/v1"
     """Base address; `/chat/completions` is added."""

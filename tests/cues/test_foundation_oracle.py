@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsr.clips.simulated.stage import simulate_clip
-from dsr.clips.simulated.truth import Truth, read_truth
 from dsr.clips.video import uniform_frames
 from dsr.cues.backends import Decoded
 from dsr.cues.backends.foundation import Models, see
@@ -16,6 +14,8 @@ from dsr.cues.backends.simulated import cues_from_truth
 from dsr.cues.schema import ClipCues
 from dsr.params import CueNoise, Cues, Simulate
 from dsr.perception.tracks import Detection, Word, key_frames
+from dsr.simulator.stage import simulate_clip
+from dsr.simulator.truth import Truth, read_truth
 from tests.perception import oracle
 
 pytest.importorskip("pybullet", reason="the simulate extra is not installed")

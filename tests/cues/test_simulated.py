@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsr.clips.simulated.truth import Truth
 from dsr.cues.backends.simulated import cues_from_truth
 from dsr.cues.schema import ClipCues
 from dsr.geometry.frames import rotations_from_vectors
 from dsr.params import CueNoise
+from dsr.simulator.truth import Truth
 from tests.cues.worlds import FOCAL, LOOKING_ALONG_X, LOOKING_ALONG_Y, SIZE, facing, make_truth, pose, walk
 
 EXACT = CueNoise(depth=0.0, pose=0.0, angle=0.0, missed=0.0)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dsr.clips.simulated.truth import Truth, write_truth
 from dsr.files import sha256_file, write_parquet
+from dsr.simulator.truth import Truth, write_truth
 
 SIZE = (240, 320)
 FOCAL = 300.0

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.clips.simulated.bodies import AGENTS, OBJECTS, Kind
 from dsr.curation.curated import Curated
 from dsr.curation.lexicon import english
 from dsr.curation.rules import CATEGORIES, curate
 from dsr.params import Curation
+from dsr.simulator.bodies import AGENTS, OBJECTS, Kind
 
 
 def curated(caption: str, max_nouns: int = 12) -> Curated:

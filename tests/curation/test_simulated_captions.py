@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from dsr.clips import catalog
-from dsr.clips.simulated import stage
-from dsr.clips.simulated.truth import read_truth
 from dsr.curation import curate
 from dsr.params import Params, Simulate
+from dsr.simulator import stage
+from dsr.simulator.truth import read_truth
 
 
 def test_simulated_captions_are_understood(tmp_path: Path) -> None:

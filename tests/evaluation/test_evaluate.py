@@ -9,10 +9,10 @@ import pytest
 from dsr.console import StageError
 from dsr.evaluation import evaluate as stage
 from dsr.evaluation.prediction_cache import Reply
-from dsr.evaluation.questions import Question
 from dsr.files import write_parquet
+from dsr.mcq import Question
 from dsr.params import Evaluate, Params
-from tests.evaluation.scorers import RuleScorer, benchmark, says
+from tests.evaluation.rule_scorers import RuleScorer, benchmark, says
 
 OPTIONS = Evaluate(bootstrap=200)
 

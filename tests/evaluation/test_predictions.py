@@ -9,7 +9,7 @@ import pytest
 from dsr.evaluation.controls import ControlError
 from dsr.evaluation.prediction_cache import PredictionCache, Reply
 from dsr.evaluation.predictions import FIXED_COLUMNS, predict
-from tests.evaluation.scorers import RuleScorer, benchmark, says
+from tests.evaluation.rule_scorers import RuleScorer, benchmark, says
 
 
 def questions(count: int = 8) -> pd.DataFrame:

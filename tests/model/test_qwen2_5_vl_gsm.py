@@ -10,13 +10,13 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import is_flash_attn_2_available
 
+from dsr.examples.collate import Batch
 from dsr.model.geometry_encoders import PADDING
 from dsr.model.qwen2_5_vl_gsm import (
     Qwen2_5_VLGSMConfig,
     Qwen2_5_VLGSMForConditionalGeneration,
     default_question_mask,
 )
-from dsr.training.collate import Batch
 
 PAD, START, END, IMAGE, VIDEO, VISION_START, VISION_END = range(40, 47)
 N = 3

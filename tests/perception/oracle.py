@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from dsr.clips.simulated.truth import Truth
 from dsr.cues.backends.foundation import Models
 from dsr.cues.backends.simulated import VISIBLE_FRACTION
 from dsr.cues.point_maps import back_project, pixel_rays
 from dsr.perception.reconstruction import Reconstruction
 from dsr.perception.segmentation import Segmenter
 from dsr.perception.tracks import Detection, Word, box_of
+from dsr.simulator.truth import Truth
 
 Damage = Callable[[np.ndarray], np.ndarray]
 CROSS = ndimage.generate_binary_structure(2, 1)

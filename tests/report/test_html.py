@@ -13,7 +13,7 @@ from dsr.files import write_json, write_parquet
 from dsr.report import html
 from dsr.report.contents import read_contents
 from dsr.report.gallery import choose
-from tests.report.conftest import HOSTILE, PARAMS
+from tests.small_project import HOSTILE, PARAMS
 
 pytest.importorskip("matplotlib")
 

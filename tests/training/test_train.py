@@ -24,13 +24,13 @@ from transformers import (
 )
 
 from dsr.console import StageError
+from dsr.examples.collate import Collator
+from dsr.examples.records import ClipStore, load_examples
 from dsr.files import write_json, write_parquet
 from dsr.model import load_model, presets
 from dsr.model.chat import option_log_probs
 from dsr.params import GSM, Params, Train
 from dsr.training import train
-from dsr.training.collate import Collator
-from dsr.training.records import ClipStore, load_examples
 from tests.training.projects import SMALL, make_project
 
 REPOSITORY = Path(__file__).parents[2]

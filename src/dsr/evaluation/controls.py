@@ -21,9 +21,9 @@ from functools import partial
 
 import numpy as np
 
-from dsr.evaluation.clip_views import Geometry, Video
-from dsr.evaluation.question_transforms import ClipFacts, mirror, reverse_time, rotate_options, without_text
-from dsr.evaluation.questions import Question
+from dsr.examples.views import Geometry, Video
+from dsr.mcq import Question
+from dsr.questions.language.transforms import ClipFacts, mirror, reverse_time, rotate_options, without_text
 
 SCORE = "score"
 """The run from which nothing is taken away."""

@@ -26,7 +26,7 @@ from dsr.evaluation.prediction_cache import PredictionCache
 from dsr.evaluation.predictions import Scorer, predict
 from dsr.files import write_json, write_parquet
 from dsr.params import Evaluate, Params
-from dsr.splits.split import read_questions
+from dsr.questions.split import read_questions
 
 CACHE = Path("data/predictions/cache.sqlite")
 MOST_REASONS = 5
@@ -94,15 +94,15 @@ def make_scorer(
     """
     # The model's libraries take seconds to import: only when there is something to score.
     if options.mode == "endpoint":
-        from dsr.evaluation.endpoint import EndpointScorer
-        from dsr.evaluation.video_files import VideoFiles, catalog_files
+        from dsr.evaluation.scorers.endpoint import EndpointScorer
+        from dsr.examples.video_files import VideoFiles, catalog_files
 
         files = catalog_files(root) if folder is None else _benchmark_files(questions)
         cues = root / "data/cues" if folder is None else folder / "cues"
         return EndpointScorer(options.endpoint, VideoFiles(files, cues), questions)
-    from dsr.evaluation.benchmark_clips import BenchmarkClips
-    from dsr.evaluation.scoring import load_scorer
-    from dsr.training.records import ClipStore
+    from dsr.evaluation.scorers.checkpoint import load_scorer
+    from dsr.examples.benchmark_clips import BenchmarkClips
+    from dsr.examples.records import ClipStore
 
     def store_of(processor: Any) -> ClipStore:
         if folder is None:

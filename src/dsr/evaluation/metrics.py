@@ -29,7 +29,7 @@ import pandas as pd
 
 from dsr.evaluation.controls import ROTATIONS, SCORE
 from dsr.intervals import interval, resampled_means
-from dsr.qa.templates import TYPES
+from dsr.questions.language.templates import TYPES
 
 OPTIONS = 4
 """Of a question whose table does not say how many."""

@@ -17,9 +17,9 @@ import pandas as pd
 from dsr.evaluation.answer_parsing import Parser, parse_answer
 from dsr.evaluation.controls import CONTROLS, REWRITTEN, SCORE
 from dsr.evaluation.prediction_cache import PredictionCache, Reply
-from dsr.evaluation.question_transforms import ClipFacts, UndefinedError
-from dsr.evaluation.questions import LETTERS, Question, about, question_problem, read_row
 from dsr.files import sha256_json
+from dsr.mcq import LETTERS, Question, about, question_problem, read_row
+from dsr.questions.language.transforms import ClipFacts, UndefinedError
 
 PUBLISHED_LETTERS = 4
 """Log-probability columns that are always there."""
@@ -85,7 +85,7 @@ def predict(
     gives. A missing question is missing from all controls as well, so that all runs are about the same questions.
 
     Args:
-        questions: of `dsr.splits.split.read_questions` or a benchmark's reader; a column `problem` that is not ""
+        questions: of `dsr.questions.split.read_questions` or a benchmark's reader; a column `problem` that is not ""
             makes a row missing.
 
     Returns:

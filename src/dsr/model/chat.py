@@ -100,7 +100,7 @@ def option_log_probs(model: Any, batch: Mapping[str, Any], letter_tokens: Sequen
     """Log-probability of each letter as the next token, in one forward pass.
 
     Args:
-        batch: of `dsr.training.collate.Collator`, padded on the left, without answers.
+        batch: of `dsr.examples.collate.Collator`, padded on the left, without answers.
         letter_tokens: of the letters, l of them; None: the four of the model's configuration.
 
     Returns:

@@ -522,7 +522,7 @@ def default_question_mask(
     """The tokens that ask, [b, s] bool, by the published model's rule: all text but special tokens.
 
     With labels, the answer is left out, and with it the header that opens it (without labels the header is taken for a
-    part of the question, as published; batches of `dsr.training.collate` carry a mask that always leaves it out).
+    part of the question, as published; batches of `dsr.examples.collate` carry a mask that always leaves it out).
     """
     special = torch.tensor(config.special_token_ids, device=input_ids.device)
     asks = ~torch.isin(input_ids, special)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from dsr.qa.templates import TYPES
+from dsr.questions.language.templates import TYPES
 
 MOST_ROWS = 200
 """Of a table of failures; the rest is counted."""

@@ -9,11 +9,11 @@ from zlib import crc32
 import pandas as pd
 
 from dsr.console import StageError
+from dsr.explain.explanation import LETTERS, POOL, explain, explanation_text
+from dsr.explain.explanation_picture import draw_explanation
+from dsr.explain.pictures import jpeg_data_url
 from dsr.params import Params
-from dsr.qa.templates import TYPES
-from dsr.report.explanation import LETTERS, POOL, explain, explanation_text
-from dsr.report.explanation_picture import draw_explanation
-from dsr.report.pictures import jpeg_data_url
+from dsr.questions.language.templates import TYPES
 
 PREDICTIONS = Path("data/predictions/bench.parquet")
 

@@ -31,9 +31,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dsr.examples.records import Example
 from dsr.model.chat import LETTERS
 from dsr.model.qwen2_5_vl_gsm import IGNORED
-from dsr.training.records import Example
 
 SHARPNESS = 10.0
 """Of the options' mean log-probabilities, where the state loss compares them in the geometry lesson."""

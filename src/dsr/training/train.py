@@ -32,13 +32,14 @@ from transformers.trainer_utils import get_last_checkpoint
 from dsr import console
 from dsr.console import StageError
 from dsr.cues.store import FOLDER, MANIFEST
+from dsr.examples.collate import Collator
+from dsr.examples.records import ClipStore, Example, Missing, load_examples
 from dsr.files import PARTIAL, sha256_file, sha256_json, write_json
 from dsr.model.chat import ANSWER_TOKENS
 from dsr.model.presets import make_model, share_cores
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGeneration
 from dsr.params import PRESETS, Params, Train
-from dsr.splits.split import read_questions
-from dsr.training.collate import Collator
+from dsr.questions.split import read_questions
 from dsr.training.curriculum import PLAINNESS, SHARPNESS, Curriculum, option_scores, state_scores
 from dsr.training.launch import (
     DEEPSPEED,
@@ -51,7 +52,6 @@ from dsr.training.launch import (
 )
 from dsr.training.lora import MARK, add_adapters, merge_adapters
 from dsr.training.progress import ACCURACIES, COMPLETE, Meter, ProgressCallback, duration, memory_gib
-from dsr.training.records import ClipStore, Example, Missing, load_examples
 
 QUESTIONS = Path("data/qa/train.parquet")
 MODEL = Path("models/gsm")

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from dsr.clips.simulated.truth import Truth, read_truth
 from dsr.cues import backends
 from dsr.cues.backends import Clip, ClipFailure, cue_frames
 from dsr.cues.point_maps import back_project, cast_rays, pixel_rays, sampled_pixels
@@ -33,6 +32,7 @@ from dsr.cues.schema import ClipCues, encode_masks, no_masks
 from dsr.files import sha256_file
 from dsr.geometry.frames import rotations_from_vectors
 from dsr.params import CueNoise, Cues
+from dsr.simulator.truth import Truth, read_truth
 
 VERSION = 1
 """Raise it when the same truth and parameters give other cues: every clip is then made again."""

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dsr.console import StageError
-from dsr.evaluation.questions import LETTERS, lettered
+from dsr.mcq import LETTERS, lettered
 
 COLUMNS = (
     *("qa_id", "videoID", "question", "options", "answer", "type"),

@@ -1,0 +1,395 @@
+"""The `audit` stage: data/qa/pool.parquet -> metrics/audit.json, and metrics/plots/audit.csv.
+
+What it asks of the pool, and how to read the answers:
+
+- Can questions be answered without the video (audit/attackers.py)? Attackers are trained on some blocks and tested on
+  the others, with the options alone and with the question's text as well. `strongest` is no maximum over results,
+  which would be too high by chance: each fold is answered by the attacker that did best on the *other* folds (all
+  attackers, and the rules, that read no more than this view does; for a type, best on that type). So it is one
+  honest attacker, with an ordinary interval, and can be below the best row of the table.
+- Intervals are 95 % percentile intervals over source videos: questions about one video are right or wrong together.
+- Do labels hold (audit/labels.py)? Under fresh noise, noise of another shape, and against the truth if simulated.
+- Is the pool balanced? Letters, answers, whole quartets, nothing across blocks.
+
+The stage fails, after it has written its files, where the lower end of the strongest attacker's interval is above
+`qa.audit.max_blind_accuracy`, or a type's above `qa.audit.max_type_blind_accuracy`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dsr.audit import labels as stability
+from dsr.audit.attackers import (
+    ATTACKERS,
+    CHANCE,
+    HEURISTICS,
+    LETTERS,
+    VIEWS,
+    attack,
+    credits,
+    folds_of_blocks,
+    heuristics,
+    read_questions,
+    signal_of,
+)
+from dsr.console import StageError, num_workers, summary, track, warn
+from dsr.cues.extract import read_clips
+from dsr.files import whole_file, write_json
+from dsr.intervals import interval, resampled_means
+from dsr.params import Audit, Params
+from dsr.questions.language.templates import TYPES
+from dsr.workers import Failure, map_isolated
+
+STRONGEST = "strongest"
+PLOT_COLUMNS = ["run", "type", "accuracy", "low", "high", "chance"]
+"""Of metrics/plots/audit.csv; a run is what the attacker reads: options alone, or the question too."""
+ALL = "all"
+ANSWERS_SHOWN = 10
+"""Most frequent answers of a type that metrics/audit.json lists."""
+_NEEDED = ("videoID", "question", "options", "answer", "type", "quartet_id", "block", "source_video", "option_states")
+
+
+def run(params: Params, root: Path, workers: int = 0) -> None:
+    """Audit the pool.
+
+    Raises:
+        StageError: no pool, or one that is answered blind too often (metrics/audit.json is written first).
+    """
+    audit = params.qa.audit
+    pool = _read_pool(root)
+    processes = num_workers(workers)
+    report: dict[str, Any] = {"balance": balance(pool), "answers": answer_shares(pool)}
+    blind, table, leaks = _blind_report(pool, audit, processes)
+    report |= blind
+    report |= _label_report(pool, params, root, processes)
+    write_json(root / "metrics/audit.json", report)
+    with whole_file(root / "metrics/plots/audit.csv") as partial:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(partial, index=False, float_format="%.4f")
+    _show(report)
+    if leaks:
+        raise StageError(
+            f"questions are answered without the video: {'; '.join(leaks)}. See `attackers` in metrics/audit.json for "
+            "what finds it; the remedy is in what quartets are matched on (questions/quartets/), not a higher limit"
+        )
+
+
+def _read_pool(root: Path) -> pd.DataFrame:
+    path = root / "data/qa/pool.parquet"
+    try:
+        pool = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise StageError(f"{path} does not exist: run the qa stage first, or `dvc repro`") from None
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path} is not a parquet file ({error}): run the qa stage again") from None
+    absent = [name for name in (*_NEEDED, *stability.COLUMNS) if name not in pool]
+    if absent or pool.empty:
+        raise StageError(
+            f"{path} has no {'questions' if pool.empty else f'column {absent[0]}'}: run the qa stage again"
+        )
+    return pool
+
+
+# --- Answered without the video ---
+
+
+@dataclass(frozen=True)
+class AttackTask:
+    """Questions of one signal; picklable."""
+
+    table: pd.DataFrame
+    fold: np.ndarray
+    seed: int
+
+
+def attack_signal(task: AttackTask) -> dict[tuple[str, str], np.ndarray]:
+    """{(view, attacker or rule): [Q] share of the point}."""
+    questions = read_questions(task.table, task.fold)
+    scores = attack(questions, task.seed) | {("options", name): s for name, s in heuristics(questions).items()}
+    return {key: credits(value, questions.right) for key, value in scores.items()}
+
+
+def blind_credits(table: pd.DataFrame, seed: int, workers: int = 1) -> pd.DataFrame:
+    """Share of the point of every attacker and rule, `strongest` of each view included, on every question.
+
+    Args:
+        table: columns question, options, answer, type, block; used if there: option_states, quartet_id. At least
+            two blocks.
+
+    Returns:
+        Index as the table; columns (view, attacker).
+    """
+    fold = folds_of_blocks(table["block"].tolist())
+    signals = table["type"].map(signal_of)
+    places = [np.flatnonzero(signals == s) for s in sorted(signals.unique(), key=lambda s: (-(signals == s).sum(), s))]
+    read = [c for c in ("question", "options", "answer", "type", "option_states", "quartet_id") if c in table]
+    tasks = [AttackTask(table[read].iloc[p], fold[p], seed) for p in places]
+    columns = [*(("options", name) for name in HEURISTICS), *((view, a) for view in VIEWS for a in ATTACKERS)]
+    found = {column: np.full(len(table), CHANCE) for column in columns}
+    for index, result in track(_results(tasks, workers), "audit: attackers", len(tasks)):
+        if isinstance(result, Failure):
+            raise StageError(f"the attack on {signals.iloc[places[index][0]]} questions failed: {result.reason}")
+        for column, values in result.items():
+            found[column][places[index]] = values
+    for view in VIEWS:
+        # Who reads the question also reads the options.
+        rivals = [c for c in columns if c[0] in ("options", view)]
+        found[view, STRONGEST] = _best_elsewhere(np.stack([found[c] for c in rivals]), fold)
+    return pd.DataFrame(found, index=table.index)
+
+
+def _results(tasks: Sequence[AttackTask], workers: int) -> Iterable[tuple[int, Any]]:
+    if workers == 1:
+        return ((i, attack_signal(task)) for i, task in enumerate(tasks))
+    return map_isolated(attack_signal, tasks, workers)
+
+
+def _best_elsewhere(credit: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """[Q] of [rivals, Q]: on each fold the rival that did best on the other folds."""
+    best = np.empty(credit.shape[1])
+    for f in np.unique(fold):
+        here, elsewhere = fold == f, fold != f
+        chosen = credit[:, elsewhere].mean(axis=1).argmax() if elsewhere.any() else 0
+        best[here] = credit[chosen, here]
+    return best
+
+
+def accuracy_table(credit: pd.DataFrame, table: pd.DataFrame, audit: Audit) -> pd.DataFrame:
+    """Accuracy and interval of every column of `blind_credits`, overall and by type.
+
+    Returns:
+        Columns view, attacker, type ("all" or a type), questions, accuracy, low, high, deviation (of the mean, over
+        source videos).
+    """
+    kinds = [t for t in TYPES if (table["type"] == t).any()]
+    fold = folds_of_blocks(table["block"].tolist())
+    rows = []
+    for group in (ALL, *kinds):
+        own = np.ones(len(table), bool) if group == ALL else (table["type"] == group).to_numpy()
+        values = credit[own].to_numpy().copy()
+        if group != ALL:
+            for view in VIEWS:
+                rivals = [i for i, (v, a) in enumerate(credit.columns) if v in ("options", view) and a != STRONGEST]
+                place = credit.columns.get_loc((view, STRONGEST))
+                values[:, place] = _best_elsewhere(values[:, rivals].T, fold[own])
+        low, high, deviation = bootstrap(values, table["source_video"][own], audit.bootstrap, audit.seed)
+        for i, (view, attacker) in enumerate(credit.columns):
+            numbers = {"accuracy": values[:, i].mean(), "low": low[i], "high": high[i], "deviation": deviation[i]}
+            rows.append({"view": view, "attacker": attacker, "type": group, "questions": int(own.sum()), **numbers})
+    return pd.DataFrame(rows)
+
+
+def bootstrap(
+    values: np.ndarray, source_videos: Sequence[str], resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """95 % interval and standard deviation of the means of values [Q, C] over draws of source videos: [C] each.
+
+    A single source video gives no interval: 0 to 1.
+    """
+    videos, place = np.unique(np.asarray(source_videos), return_inverse=True)
+    v, c = len(videos), values.shape[1]
+    if v < 2:
+        return np.zeros(c), np.ones(c), np.ones(c)
+    sums = np.zeros((v, c + 1))
+    np.add.at(sums, place, np.concatenate([values, np.ones((len(values), 1))], axis=1))
+    means = resampled_means(sums[:, :-1], sums[:, -1:], resamples, seed)
+    low, high = interval(means)
+    return low, high, means.std(axis=0)
+
+
+def find_leaks(table: pd.DataFrame, audit: Audit) -> list[str]:
+    """What of `accuracy_table` is above its limit for sure, one line each."""
+    rows = table[(table["view"] == "question") & (table["attacker"] == STRONGEST)].set_index("type")
+    leaks = []
+    everything = rows.loc[ALL]
+    if everything["low"] > audit.max_blind_accuracy:
+        leaks.append(
+            f"{everything['accuracy']:.1%} overall (at least {everything['low']:.1%}; "
+            f"qa.audit.max_blind_accuracy is {audit.max_blind_accuracy:g})"
+        )
+    types = rows.drop(index=ALL)
+    # Bonferroni: all types together stay within the level of one interval.
+    z = NormalDist().inv_cdf(1 - 0.025 / max(len(types), 1))
+    for name, row in types.iterrows():
+        low = row["accuracy"] - z * row["deviation"]
+        if low > audit.max_type_blind_accuracy:
+            leaks.append(
+                f"{row['accuracy']:.1%} of {name} (at least {low:.1%}; "
+                f"qa.audit.max_type_blind_accuracy is {audit.max_type_blind_accuracy:g})"
+            )
+    return leaks
+
+
+def _blind_report(pool: pd.DataFrame, audit: Audit, workers: int) -> tuple[dict[str, Any], pd.DataFrame, list[str]]:
+    """Entries of metrics/audit.json, the plot's table, and what is above its limit."""
+    sample = _sample(pool, "quartet_id", audit.max_questions, audit.seed)
+    if sample["block"].nunique() < 2:
+        message = "no attack: the pool has one block of source videos, and an attacker is tested on another block"
+        warn(message)
+        plot = pd.DataFrame(columns=PLOT_COLUMNS)
+        return {"blind": {"chance": CHANCE}, "attackers": [], "message": message}, plot, []
+    credit = blind_credits(sample, audit.seed, workers)
+    table = accuracy_table(credit, sample, audit)
+    strongest = table[table["attacker"] == STRONGEST]
+    blind: dict[str, float] = {"chance": CHANCE, "limit": audit.max_blind_accuracy}
+    by_type: dict[str, dict[str, float]] = {}
+    for view in VIEWS:
+        rows = strongest[strongest["view"] == view].set_index("type")
+        blind |= {view: _rounded(rows.loc[ALL, "accuracy"])}
+        blind |= {f"{view}_{end}": _rounded(rows.loc[ALL, end]) for end in ("low", "high")}
+        by_type[view] = {str(name): _rounded(a) for name, a in rows["accuracy"].drop(ALL).items()}
+    rules = table[table["attacker"].isin(HEURISTICS) & (table["type"] == ALL)]
+    report = {
+        "blind": blind,
+        "blind_by_type": by_type["question"],
+        "blind_by_type_options": by_type["options"],
+        "heuristics": {str(r.attacker): _rounded(r.accuracy) for r in rules.itertuples()},
+        "attackers": [_rounded_row(row) for row in table.drop(columns="deviation").to_dict("records")],
+        "message": "",
+    }
+    plot = strongest.rename(columns={"view": "run"}).assign(chance=CHANCE)[PLOT_COLUMNS]
+    return report, plot, find_leaks(table, audit)
+
+
+def _sample(pool: pd.DataFrame, unit: str, limit: int, seed: int) -> pd.DataFrame:
+    """At most `limit` questions, all of a unit or none, drawn by seed and in the pool's order."""
+    if len(pool) <= limit:
+        return pool
+    sizes = pool[unit].value_counts(sort=False)
+    drawn = sizes.iloc[np.random.default_rng(seed).permutation(len(sizes))]
+    kept = drawn.index[drawn.cumsum() <= limit]
+    return pool[pool[unit].isin(kept)]
+
+
+# --- Labels ---
+
+
+def _label_report(pool: pd.DataFrame, params: Params, root: Path, workers: int) -> dict[str, Any]:
+    """Shares of labels that hold, overall and by type, with intervals; clips that could not be checked, and why."""
+    audit = params.qa.audit
+    names = np.sort(pool["videoID"].unique())
+    drawn = np.random.default_rng(audit.seed).permutation(names)[: audit.max_clips]
+    rows = pool[pool["videoID"].isin(drawn)].sort_values(["videoID", "qa_id"], kind="stable")
+    clips = {clip.clip_id: clip for clip in read_clips(root)} if params.cues.backend == "simulated" else {}
+    groups = list(rows.groupby("videoID", sort=True))
+    tasks = [
+        stability.ClipTask(
+            root / "data/cues" / f"{name}.npz", clips.get(str(name)), group[list(stability.COLUMNS)].to_dict("records")
+        )
+        for name, group in groups
+    ]
+    parts: list[np.ndarray] = [np.full((len(group), len(stability.CHECKS)), np.nan) for _, group in groups]
+    problems: dict[str, str] = {}
+    results = map_isolated(stability.LabelCheck(params.qa), tasks, workers)
+    for index, result in track(results, "audit: labels", len(tasks)):
+        if isinstance(result, Failure):
+            problems[str(groups[index][0])] = result.reason.replace(f"{root}/", "")
+        else:
+            parts[index] = result
+    checked = pd.DataFrame(np.concatenate(parts), columns=list(stability.CHECKS))
+    kinds, videos = rows["type"].to_numpy(), rows["source_video"].to_numpy()
+    table = [
+        entry
+        for check in stability.CHECKS
+        for group in (ALL, *TYPES)
+        if (entry := _label_row(checked[check].to_numpy(), check, group, kinds, videos, audit))
+    ]
+    return {
+        "labels": {row["check"]: row["accuracy"] for row in table if row["type"] == ALL},
+        "labels_exact_by_type": {r["type"]: r["accuracy"] for r in table if r["check"] == "exact" and r["type"] != ALL},
+        "label_checks": table,
+        "clips_not_checked": [{"clip_id": clip_id, "reason": why} for clip_id, why in sorted(problems.items())],
+    }
+
+
+def _label_row(
+    values: np.ndarray, check: str, group: str, kinds: np.ndarray, videos: np.ndarray, audit: Audit
+) -> dict[str, Any] | None:
+    own = np.isfinite(values) & ((kinds == group) | (group == ALL))
+    if not own.any():
+        return None
+    low, high, _ = bootstrap(values[own, None], videos[own], audit.bootstrap, audit.seed)
+    numbers = {"accuracy": values[own].mean(), "low": low[0], "high": high[0]}
+    return _rounded_row({"check": check, "type": group, "questions": int(own.sum()), **numbers})
+
+
+# --- Balance ---
+
+
+def balance(pool: pd.DataFrame) -> dict[str, Any]:
+    """Letters, and quartets and source videos that are not as they must be (all four counts are 0 in a sound pool)."""
+    letters = pool["answer"].value_counts()
+    quartets = pool.groupby("quartet_id", sort=False)
+    whole = quartets.apply(_is_whole, include_groups=False)
+    per_video = pool.groupby("source_video")["block"].nunique()
+    return {
+        "letters": {letter: int(letters.get(letter, 0)) for letter in LETTERS},
+        "quartets": int(quartets.ngroups),
+        "quartets_broken": int((~whole).sum()),
+        "quartets_across_blocks": int((quartets["block"].nunique() > 1).sum()),
+        "source_videos_across_blocks": int((per_video > 1).sum()),
+        "options_repeated": int(sum(len(set(o)) < len(LETTERS) for o in pool["option_states"].map(tuple))),
+    }
+
+
+def _is_whole(quartet: pd.DataFrame) -> bool:
+    """Four questions that offer the same options, each of which is right once."""
+    offered = {tuple(sorted(states)) for states in quartet["option_states"]}
+    right = [states[LETTERS.index(a)] for states, a in zip(quartet["option_states"], quartet["answer"], strict=True)]
+    return len(quartet) == len(LETTERS) and len(offered) == 1 and sorted(right) == list(next(iter(offered)))
+
+
+def answer_shares(pool: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each type: how many answers there are, how evenly used (entropy, 1 is even), and the most frequent."""
+    rows = []
+    for name in TYPES:
+        own = pool[pool["type"] == name]
+        if own.empty:
+            continue
+        # A free-form code means something within its family, so its text stands for it.
+        texts = [o["ABCD".index(a)].split(". ", 1)[-1] for o, a in zip(own["options"], own["answer"], strict=True)]
+        counts = Counter(texts if name == "non_temp" else own["states"])
+        share = np.array(list(counts.values())) / len(own)
+        even = np.log(len(counts)) or 1.0
+        top = [{"answer": a, "share": _rounded(n / len(own))} for a, n in counts.most_common(ANSWERS_SHOWN)]
+        rows.append(
+            {
+                "type": name,
+                "questions": len(own),
+                "answers": len(counts),
+                "evenness": _rounded(-(share * np.log(share)).sum() / even),
+                "most_frequent": top,
+            }
+        )
+    return rows
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)
+
+
+def _rounded_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _rounded(value) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def _show(report: dict[str, Any]) -> None:
+    blind = report["blind"]
+    rows: dict[str, object] = {}
+    for view in VIEWS:
+        if view in blind:
+            name = f"answered blind, {'options alone' if view == 'options' else 'with the question'}"
+            rows[name] = f"{blind[view]:.1%} ({blind[f'{view}_low']:.1%} to {blind[f'{view}_high']:.1%})"
+    rows |= {f"  {kind}": f"{value:.1%}" for kind, value in report.get("blind_by_type", {}).items()}
+    rows |= {f"label holds: {check}": f"{value:.1%}" for check, value in report["labels"].items()}
+    rows |= {name.replace("_", " "): n for name, n in report["balance"].items() if name != "letters"}
+    if report["clips_not_checked"]:
+        rows["clips not checked"] = len(report["clips_not_checked"])
+        rows["  such as"] = "{clip_id}: {reason}".format(**report["clips_not_checked"][0])
+    summary("audit", rows)

@@ -1,0 +1,272 @@
+"""Examples to the tensors that the model takes.
+
+Samples are padded on the left, so that every answer, or the place where one is read, is at the end of its row. Or, with
+a shared prefix, the samples of a clip that show the same frames hold its video once, in one packed row without padding
+(dsr.model.shared_prefix); the model returns logits of the places that are read alone, sample by sample, so that what
+follows is the same for both.
+
+Letters: b samples, s tokens, r tokens that are read, v videos (one a sample, or none), N geometry tokens.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress, groupby
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsr.examples.records import ClipStore, Example, Video, normalise
+from dsr.model.chat import ANSWER_TOKENS, LETTERS, Prompt, build_prompt, encode
+from dsr.model.geometry_encoders import ENCODERS, PADDING, Grid, pad_arrays
+from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
+from dsr.model.shared_prefix import Clip, Packing
+
+Control = Literal["score", "blind", "shuffled_geometry"]
+
+
+class Batch(dict[str, Any]):
+    """Inputs of the model's forward, by name."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return Batch(_move(self, device))
+
+
+class Collator:
+    """Makes batches of examples.
+
+    Args:
+        control: `score` gives all that there is; `blind` neither video nor geometry; `shuffled_geometry` the video with
+            the geometry of another clip.
+        donors: for `shuffled_geometry`, the clip that lends each clip its geometry.
+        training: add `labels` [b, s], a loss on the answer alone; and for dsr.training.curriculum `option_ends` [b, 4],
+            the places of the options' last tokens, and `state_labels` [b, 4, N], the tokens that spell each option, the
+            right one first; with hints, `hints` [b, N], the tokens that spell them, IGNORED elsewhere, and
+            `hint_weights` [b]; for the lesson `options` `position_ids` with gaps. Examples of the lesson `geometry`
+            become `asked` and `state_labels`.
+        shared_prefix: pack samples about the same frames of a clip together, where all of a batch have a video.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        config: Qwen2_5_VLGSMConfig,
+        store: ClipStore,
+        control: Control = "score",
+        donors: Mapping[str, str] | None = None,
+        training: bool = False,
+        shared_prefix: bool = False,
+    ) -> None:
+        if control == "shuffled_geometry" and donors is None:
+            raise ValueError("shuffled_geometry needs donors")
+        self.processor, self.config, self.store = processor, config, store
+        self.control, self.donors, self.training = control, donors or {}, training
+        self.shared_prefix = shared_prefix
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        if all(example.lesson == "geometry" for example in examples):
+            return self._for_gsm(examples)
+        # A store may make what it shows anew each time (dsr.examples.shown_clips).
+        shown = {(e.clip_id, e.shown_frames, e.lesson): e for e in examples}
+        made = {key: self._video(example) for key, example in shown.items()}
+        videos = [made[e.clip_id, e.shown_frames, e.lesson] for e in examples]
+        prompts = [self._prompt(example, video) for example, video in zip(examples, videos, strict=True)]
+        if self.shared_prefix and all(video is not None for video in videos) and not any(e.hint for e in examples):
+            return self._packed(examples, prompts, videos)
+        pad = self.processor.tokenizer.pad_token_id
+        batch = Batch(
+            input_ids=_pad_left([p.input_ids for p in prompts], pad),
+            attention_mask=_pad_left([[1] * len(p.input_ids) for p in prompts], 0),
+            question_mask=_pad_left([p.asks for p in prompts], 0).bool(),
+        )
+        if self.training:
+            is_answer = _pad_left([p.answers for p in prompts], 0).bool()
+            batch["labels"] = batch["input_ids"].masked_fill(~is_answer, IGNORED)
+            length = batch["input_ids"].shape[1]
+            batch["option_ends"] = torch.tensor(
+                [[length - len(p.input_ids) + e for e in p.option_ends] for p in prompts]
+            )
+        seen = [(example, video) for example, video in zip(examples, videos, strict=True) if video is not None]
+        if seen:
+            batch |= self._vision(seen)
+            if self.training and self.config.num_geometry_tokens:
+                batch["state_labels"] = self._state_labels([example for example, _ in seen])
+        if any(example.lesson == "options" for example in examples):
+            batch["position_ids"] = self._positions(batch, [example.gap for example in examples])
+        if self.training and self.config.num_geometry_tokens and any(example.hint for example in examples):
+            batch["hints"] = self._spellings([example.hint for example in examples])
+            batch["hint_weights"] = torch.tensor([example.hint_weight for example in examples])
+        return batch
+
+    def _positions(self, batch: Batch, gaps: Sequence[int]) -> Tensor:
+        """[3, b, s] int64 of text, with gaps after each sample's span."""
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        is_end = ids == self.config.vision_end_token_id
+        after = is_end.cumsum(-1) - is_end.long()
+        positions = (mask.cumsum(-1) - 1).clamp(min=0) + after * torch.tensor(gaps)[:, None]
+        return positions.expand(3, -1, -1)
+
+    def _packed(self, examples: Sequence[Example], prompts: Sequence[Prompt], videos: Sequence[Any]) -> Batch:
+        """One row [1, s]; `reads` [b, r], `labels` and `option_ends` (in what is read) in the order of the examples."""
+        groups: dict[tuple[str, int], list[int]] = {}
+        for row, example in enumerate(examples):
+            groups.setdefault((example.clip_id, example.shown_frames), []).append(row)
+        clips, ids, asks = [], [], []
+        reads: list[list[int]] = [[] for _ in examples]
+        for rows in groups.values():
+            first = prompts[rows[0]]
+            prefix = first.input_ids.index(self.config.video_token_id) + self._vision_tokens(videos[rows[0]])
+            ids += first.input_ids[:prefix]
+            asks += first.asks[:prefix]
+            for row in rows:
+                prompt, shift = prompts[row], len(ids) - prefix
+                length = len(prompt.input_ids)
+                ending = range(length - ANSWER_TOKENS - 1, length) if self.training else [length - 1]
+                reads[row] = [shift + place for place in (*(prompt.option_ends if self.training else ()), *ending)]
+                ids += prompt.input_ids[prefix:]
+                asks += prompt.asks[prefix:]
+            clips.append(Clip(prefix, tuple(len(prompts[row].input_ids) - prefix for row in rows)))
+        batch = Batch(
+            input_ids=torch.tensor([ids]),
+            question_mask=torch.tensor([asks]),
+            packing=Packing(tuple(clips)),
+            reads=torch.tensor(reads),
+            **self._vision([(examples[rows[0]], videos[rows[0]]) for rows in groups.values()]),
+        )
+        if self.training:
+            labels = batch["input_ids"][0, batch["reads"]]
+            labels[:, :-ANSWER_TOKENS] = IGNORED
+            batch["labels"] = labels
+            batch["option_ends"] = torch.arange(len(prompts[0].option_ends)).expand(len(examples), -1)
+            if self.config.num_geometry_tokens:
+                batch["state_labels"] = self._state_labels([examples[row] for rows in groups.values() for row in rows])
+        return batch
+
+    def _video(self, example: Example) -> Video | None:
+        if self.control == "blind" or example.lesson == "options":
+            return None
+        return self.store.video(example.clip_id, example.shown_frames)
+
+    def _prompt(self, example: Example, video: Video | None) -> Prompt:
+        places = self.config.num_geometry_tokens
+        bare = example.lesson == "options"
+        vision = 0 if video is None else self._vision_tokens(video)
+        return build_prompt(
+            self.processor.tokenizer,
+            example.question,
+            example.options,
+            video_tokens=vision + places if bare or video is not None else 0,
+            hint=self._spelled([example.hint])[0] if bare and not places else (),
+            bare=bare,
+            answer=example.answer if self.training else "",
+        )
+
+    def _vision_tokens(self, video: Video) -> int:
+        return int(np.prod(video.grid_thw)) // self.config.vision_config.spatial_merge_size**2
+
+    def _vision(self, seen: Sequence[tuple[Example, Video]], patches: bool = True) -> dict[str, Any]:
+        inputs: dict[str, Any] = {
+            "video_grid_thw": torch.tensor([video.grid_thw for _, video in seen]),
+            "second_per_grid_ts": torch.tensor([self.store.seconds_per_group(e.clip_id) for e, _ in seen]),
+        }
+        if patches:
+            pixels = torch.cat([video.patches for _, video in seen])
+            inputs["pixel_values_videos"] = normalise(pixels, self.processor)
+        if self.config.gsm["fusion"] != "none":
+            geometry = {name: self._geometry(name, seen) for name in self.config.gsm["encoders"]}
+            inputs["geometry"] = {name: arrays for name, arrays in geometry.items() if arrays}
+        return inputs
+
+    def _geometry(self, encoder: str, seen: Sequence[tuple[Example, Video]]) -> dict[str, Tensor]:
+        """Inputs of an encoder; none for one that looks at the video itself."""
+        merge, shuffled = self.config.vision_config.spatial_merge_size, self.control == "shuffled_geometry"
+        if ENCODERS[encoder].reads_video:
+            return self._lent_videos([example for example, _ in seen]) if shuffled else {}
+        arrays = []
+        for example, video in seen:
+            clip_id = self.donors[example.clip_id] if shuffled else example.clip_id
+            _, rows, columns = video.grid_thw
+            grid = Grid(example.shown_frames, rows // merge, columns // merge)
+            arrays.append(self.store.geometry(clip_id, encoder, grid))
+        return {part: pad_arrays([a[part] for a in arrays], 0 if part == "values" else PADDING) for part in arrays[0]}
+
+    def _lent_videos(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        lent = [self.store.video(self.donors[example.clip_id], example.shown_frames) for example in examples]
+        return {
+            "patches": normalise(torch.cat([video.patches for video in lent]), self.processor),
+            "grid_thw": torch.tensor([video.grid_thw for video in lent]),
+        }
+
+    def _for_gsm(self, examples: Sequence[Example]) -> Batch:
+        """What Qwen2_5_VLGSMModel.select takes, and what should come out."""
+        seen = [(example, self.store.video(example.clip_id, example.shown_frames)) for example in examples]
+        prompts = [self._prompt(example, None) for example in examples]
+        questions = [list(compress(prompt.input_ids, prompt.asks)) for prompt in prompts]
+        asked = {
+            "question_ids": _pad_left(questions, self.processor.tokenizer.pad_token_id),
+            "question_mask": _pad_left([[1] * len(ids) for ids in questions], 0).bool(),
+            **self._vision(seen, patches=any(ENCODERS[name].reads_video for name in self.config.gsm["encoders"])),
+        }
+        return Batch(asked=asked, state_labels=self._state_labels(examples))
+
+    def _state_labels(self, examples: Sequence[Example]) -> Tensor:
+        """[b, 4, N] int64, the right option's first, IGNORED after each one's tokens."""
+        sorted_options = (sorted(e.options, key=lambda option: option[0] != e.answer) for e in examples)
+        labels = self._spellings([option for options in sorted_options for option in options])
+        return labels.unflatten(0, (-1, len(LETTERS)))
+
+    def _spellings(self, options: Sequence[str]) -> Tensor:
+        """[options, N] int64 tokens of options' lines without their letters, IGNORED after them."""
+        labels = torch.full((len(options), self.config.num_geometry_tokens), IGNORED)
+        for row, ids in zip(labels, self._spelled(options), strict=True):
+            row[: len(ids)] = torch.tensor(ids[: len(row)])
+        return labels
+
+    def _spelled(self, options: Sequence[str]) -> list[list[int]]:
+        """Tokens of options' lines without their letters; none of an empty text."""
+        ids = encode(self.processor.tokenizer, [*options, *(option[:2] for option in options)])
+        return [line[len(letter) :] for line, letter in zip(ids, ids[len(options) :], strict=False)]
+
+
+def length_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
+    """Indices of examples, similar lengths together, longest first (memory runs out at once or not at all)."""
+    order = sorted(range(len(examples)), key=lambda i: (-text_length(examples[i]), i))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def clip_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
+    """Indices of examples, those about the same frames of a clip in one batch where they fit into one."""
+
+    def shown(index: int) -> tuple[str, int]:
+        return examples[index].clip_id, examples[index].shown_frames
+
+    batch: list[int] = []
+    for _, rows in groupby(sorted(range(len(examples)), key=shown), shown):
+        group = list(rows)
+        if len(batch) + len(group) > batch_size and batch:
+            yield batch
+            batch = []
+        while len(group) > batch_size:
+            yield group[:batch_size]
+            group = group[batch_size:]
+        batch = batch + group
+    if batch:
+        yield batch
+
+
+def text_length(example: Example) -> int:
+    """A measure of a sample's length: characters of text, and for the video a few a frame."""
+    return len(example.question) + sum(map(len, example.options)) + 8 * example.shown_frames
+
+
+def _pad_left(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """[b, s] int64."""
+    length = max(map(len, rows))
+    return torch.tensor([[fill] * (length - len(row)) + list(map(int, row)) for row in rows])
+
+
+def _move(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _move(item, device) for name, item in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value

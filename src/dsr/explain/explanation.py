@@ -1,0 +1,339 @@
+"""How the answer of a question comes about, and why it holds: found again from its clip's cues.
+
+Nothing is taken from the pool but the question itself: signal, states and answer are worked out again on the cues as
+they are, on an ensemble like the one on which the question had to hold (drawn again, for this clip alone), and on the
+audit's other versions.
+"""
+
+import difflib
+import textwrap
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dsr.audit.labels import CHECKS, all_versions, confirmed_labels, exact_cues, find_form
+from dsr.console import StageError
+from dsr.cues.backends import Clip
+from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
+from dsr.cues.store import FOLDER, cue_path
+from dsr.explain.evidence import Condition, Reading
+from dsr.explain.frames import find_clip
+from dsr.explain.free_form_reading import read_family
+from dsr.explain.measurement import measure_template
+from dsr.explain.template_reading import read_template
+from dsr.params import QA, Params
+from dsr.questions.engine.answers import decode_run_lengths, run_lengths
+from dsr.questions.engine.candidates import FORMS, MAX_TARGETS
+from dsr.questions.engine.free_form import Family
+from dsr.questions.engine.scene import Scene, build_scene
+from dsr.questions.engine.signals import Drawn, Members, family_moments, signal_states
+from dsr.questions.language.templates import Form, answer_text, num_axes
+
+POOL = Path("data/qa/pool.parquet")
+VERSIONS = ("as they are", "ensemble", "fresh noise", "other noise", "exact truth")
+"""Of the cues, in the order of a version's index in `Explanation.origin`."""
+LETTERS = "ABCD"
+WIDTH = 110
+_SUGGESTIONS = 5
+_CONDITIONS_SHOWN = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A question with everything that its answer follows from."""
+
+    row: dict[str, Any]
+    """Of the pool."""
+    quartet: Sequence[dict[str, Any]]
+    """Rows of the pool's other questions with the same options."""
+    form: Form
+    reading: Reading
+    answer: str
+    """The answer as it comes out on the cues as they are."""
+    scene: Scene
+    """Every version of the cues as a member."""
+    origin: np.ndarray
+    """[S] int, the kind of each version: an index into VERSIONS."""
+    viewer: int
+    """Entity of the scene; -1 for none."""
+    targets: Sequence[int]
+    frames: np.ndarray
+    """[M] key moments."""
+    names: dict[str, str]
+    """`viewer`, `a`, `b`, `c` -> label."""
+    confirms: np.ndarray
+    """[S] bool, the versions on which the label comes out."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """[M] seconds of the key moments."""
+        return self.scene.timestamps[0, self.frames]
+
+    @property
+    def right(self) -> str:
+        """The text of the right option, without its letter."""
+        return _option_text(self.row)
+
+    def ensemble(self) -> np.ndarray:
+        """[S] bool: the cues as they are and the ensemble, of whose like all must agree for a question to be asked."""
+        return self.origin <= VERSIONS.index("ensemble")
+
+    def agreement(self) -> dict[str, tuple[int, int]]:
+        """For each kind of version that there is: how many confirm the label, and how many there are."""
+        return {
+            name: (int(self.confirms[self.origin == i].sum()), int((self.origin == i).sum()))
+            for i, name in enumerate(VERSIONS)
+            if (self.origin == i).any()
+        }
+
+    def by_closeness(self) -> list[tuple[Condition, int]]:
+        """Conditions that could have turned, the closest first, each with the ensemble member that came closest."""
+        members = np.flatnonzero(self.ensemble())
+        found = []
+        for condition in self.reading.conditions:
+            own = members[:1] if condition.alone else members
+            margins = condition.margins[own]
+            if np.isfinite(margins).any():
+                worst = int(np.nanargmin(margins))
+                found.append((float(margins[worst]), condition, int(own[worst])))
+        return [(condition, member) for _, condition, member in sorted(found, key=lambda f: f[0])]
+
+
+def explain(params: Params, root: Path, qa_id: str) -> tuple[Explanation, ClipCues, Clip | None]:
+    """Find a question, its cues and its clip, and explain it.
+
+    Raises:
+        StageError: no pool, no such question (the nearest ids are named), no usable cues.
+    """
+    row, quartet = find_question(root / POOL, qa_id)
+    clip = find_clip(root, row["videoID"])
+    cues = read_clip_cues(root, row["videoID"])
+    truth = clip if params.cues.backend == "simulated" else None
+    try:
+        exact = exact_cues(truth, cues) if truth else None
+    except ValueError:
+        exact = None  # The truth's file is gone or damaged: one check fewer.
+    return explain_question(row, quartet, cues, exact, params.qa), cues, clip
+
+
+def find_question(path: Path, qa_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The row of a question, and those of the others in its quartet.
+
+    Raises:
+        StageError: no readable pool, or no such question.
+    """
+    if not path.exists():
+        raise StageError(f"{path} does not exist: run `dvc repro` or `dsr qa` first")
+    try:
+        found = pd.read_parquet(path, filters=[("qa_id", "==", qa_id)])
+        if found.empty:
+            raise StageError(f"{path} has no question {qa_id!r}" + _nearest(path, qa_id))
+        row = found.iloc[0].to_dict()
+        others = pd.read_parquet(path, filters=[("quartet_id", "==", row["quartet_id"])])
+    except (OSError, ValueError, KeyError) as error:
+        raise StageError(f"{path} cannot be used ({error}): run the qa stage again") from None
+    return row, [r for r in others.to_dict("records") if r["qa_id"] != qa_id]
+
+
+def read_clip_cues(root: Path, clip_id: str) -> ClipCues:
+    """A clip's cues without point map and masks.
+
+    Raises:
+        StageError: there are none, or they cannot be read.
+    """
+    try:
+        return read_cues(cue_path(root / FOLDER, clip_id), skip=PIXELWISE)
+    except (CuesError, ValueError) as error:
+        raise StageError(f"no cues of clip {clip_id}: {error}") from None
+
+
+def explain_question(
+    row: dict[str, Any], quartet: Sequence[dict[str, Any]], cues: ClipCues, exact: ClipCues | None, qa: QA
+) -> Explanation:
+    """Work out a question's signal, states and answer on every version of its clip's cues.
+
+    Args:
+        row: of the pool.
+        exact: the simulator's truth, for a simulated clip.
+
+    Raises:
+        StageError: the question's form is not known, or it is about other cues than these.
+    """
+    index = find_form(row)
+    if index is None:
+        raise StageError(f"question {row['qa_id']} is of no known form: run the qa stage again")
+    form = FORMS[index]
+    scene, origin = _versions(cues, exact, qa)
+    drawn = as_drawn(row, form)
+    if (
+        max(drawn.viewer.max(), drawn.targets.max()) >= len(scene.labels)
+        or drawn.frames.max() >= scene.timestamps.shape[1]
+    ):
+        raise StageError(f"question {row['qa_id']} names a track or frame that its cues do not have: run qa again")
+    viewer, targets = int(drawn.viewer[0]), [int(t) for t in drawn.targets[0, : form.num_targets]]
+    names = {"viewer": _name(scene, viewer)} if viewer >= 0 else {}
+    names |= {letter: _name(scene, t) for letter, t in zip("abc", targets, strict=False)}
+    reading, answer = _read(scene, form, drawn, names, qa)
+    confirms = confirmed_labels(scene, [row], qa)[0] == 1
+    frames = drawn.frames[0]
+    return Explanation(row, quartet, form, reading, answer, scene, origin, viewer, targets, frames, names, confirms)
+
+
+def explanation_text(found: Explanation) -> str:
+    """An explanation for the terminal; equal explanations are equal texts."""
+    row, reading = found.row, found.reading
+    lines = [f"{row['qa_id']}   {row['type']}, quartet {row['quartet_id']}", ""]
+    lines += [*_wrapped(row["question"]), ""]
+    lines += [
+        f"{'>' if letter == row['answer'] else ' '} {o}" for letter, o in zip(LETTERS, row["options"], strict=True)
+    ]
+    lines += ["", "Asked", *_facts(found), "", f"Measured: {reading.signal}"]
+    lines += _table(reading.columns, reading.rows)
+    lines += ["", f"Answer: {found.answer}"]
+    if found.answer != found.right:
+        lines += [
+            f"NOT the option that the pool calls right ({found.right}): its cues have changed since; run qa again"
+        ]
+    lines += ["", "Why the label holds: versions of the cues that give it (the ensemble is drawn again)"]
+    lines += [f"  {name:12} {agree} of {of} agree" for name, (agree, of) in found.agreement().items()]
+    conditions = found.by_closeness()
+    if conditions:
+        lines += ["", "Conditions, the closest call first (value on the cues, range over all versions, limit)"]
+        for condition, member in conditions[:_CONDITIONS_SHOWN]:
+            lines += _wrapped(f"{condition.margins[member]:+7.1%}  {condition.text()}", "  ", " " * 11)
+        if len(conditions) > _CONDITIONS_SHOWN:
+            lines.append(f"  and {len(conditions) - _CONDITIONS_SHOWN} that are farther from their limits")
+    lines += ["", "Its quartet: the same options, each right once"]
+    for other in found.quartet:
+        lines += _wrapped(f"{other['answer']}  {other['qa_id']}: {_option_text(other)}", "  ", "     ")
+        lines += _wrapped(f"clip {other['videoID']}, signal {_short_signal(other)}", "     ", "     ")
+    return "\n".join(lines)
+
+
+def closest_call(found: Explanation) -> str:
+    """The condition that came closest to its limit, in one line."""
+    conditions = found.by_closeness()
+    if not conditions:
+        return "no condition could have turned"
+    condition, member = conditions[0]
+    sign = "above" if condition.side == "above" else "below"
+    key = f", {condition.key}" if condition.key else ""
+    value = condition.values[member]
+    return f"{condition.what} = {value:.3g}, {sign} {condition.limit:.3g}{key} ({condition.margins[member]:+.1%})"
+
+
+def _versions(cues: ClipCues, exact: ClipCues | None, qa: QA) -> tuple[Scene, np.ndarray]:
+    """A scene whose members are all versions of the cues, and [S] int, an index into VERSIONS."""
+    name = zlib.crc32(str(cues.meta["clip_id"]).encode())
+    # Seeded by the clip; the audit's versions are the audit's own, with its seed.
+    made = build_scene(cues, qa.ensemble, np.random.default_rng([qa.seed, name]))
+    if made is None:
+        raise StageError(f"no track of clip {cues.meta['clip_id']} is seen in front of the camera")
+    audited, checks = all_versions(cues, exact, qa, np.random.default_rng([qa.audit.seed, name, 2]))
+    other = checks > CHECKS.index("same")
+    origin = np.concatenate([[0], np.full(made.positions.shape[-1] - 1, 1), checks[other] + 1])
+    positions = np.concatenate([made.positions, audited.positions[..., other]], axis=-1)
+    axes = np.concatenate([made.axes, audited.axes[..., other]], axis=-1)
+    return replace(made, positions=positions, axes=axes), origin
+
+
+def as_drawn(row: dict[str, Any], form: Form) -> Drawn:
+    """A question of the pool as a single candidate."""
+    # In the pool tracks are counted from 0, the camera is -1 and no viewpoint -2; in a scene the camera is 0.
+    targets = np.full((1, MAX_TARGETS), -1)
+    targets[0, : form.num_targets] = [int(t) + 1 for t in row["targets"]]
+    frames = np.array([list(row["frames"])[: form.num_moments]], int)
+    return Drawn(np.array([int(row["viewpoint"]) + 1]), targets, frames)
+
+
+def _name(scene: Scene, entity: int) -> str:
+    return f"the {scene.labels[entity]}"
+
+
+def _read(scene: Scene, form: Form, drawn: Drawn, names: dict[str, str], qa: QA) -> tuple[Reading, str]:
+    """The reading of a question, and its answer on the cues as they are."""
+    if isinstance(form, Family):
+        _, states, _ = signal_states(scene, form, drawn, qa, Members(scene, slice(0, 1)))
+        code = int(states[0, 0, 0, 0])
+        targets = [names[letter] for letter in "abc"[: form.num_targets]]
+        times = scene.timestamps[0, drawn.frames[0]]
+        moments = family_moments(scene, form, drawn, Members(scene, slice(None)))
+        reading = read_family(form, moments, code, times, targets, names.get("viewer", ""), qa)
+        return reading, form.answers[code] if code >= 0 else "(no clear answer)"
+    measured = measure_template(scene, form, drawn, qa)
+    reading = read_template(form, measured, names, qa)
+    if not np.isfinite(measured.signal[..., 0]).all():
+        return reading, "(not known at every moment)"
+    asked = measured.states[1:] if form.signal == "dir_pred" else measured.states
+    answer = decode_run_lengths(int(run_lengths(asked[None])[0]), num_axes(form.signal))
+    return reading, answer_text(form.vocabulary, answer)
+
+
+def _nearest(path: Path, qa_id: str) -> str:
+    known = pd.read_parquet(path, columns=["qa_id"])["qa_id"].tolist()
+    near = difflib.get_close_matches(qa_id, known, n=_SUGGESTIONS, cutoff=0.5)
+    return f"; did you mean {', '.join(near)}?" if near else f"; its questions are such as {', '.join(known[:2])}"
+
+
+def _facts(found: Explanation) -> list[str]:
+    row, form = found.row, found.form
+    times, frames = found.times, found.frames
+    viewpoint = {
+        "none": "none: nothing depends on whose eyes",
+        "moving": "moving with {}",
+        "fixed": "of {} at {:.2f} s",
+    }
+    who = found.names.get("viewer", "")
+    facts = {
+        "clip": f"{row['videoID']}, block {row.get('block', '?')}",
+        "form": f"{form.signal.replace('_', ' ')}, {form.num_targets} target{'s' if form.num_targets > 1 else ''}",
+        "viewpoint": viewpoint[form.viewer].format(who, times[form.stated]),
+        "targets": ", ".join(_track(found, t) for t in found.targets),
+        "moments": ", ".join(f"{t:.2f} s" for t in times) + f" (frames {', '.join(map(str, frames))})",
+    }
+    if found.viewer > 0:
+        facts["viewer"] = _track(found, found.viewer)
+    if form.signal == "dir_pred":
+        facts["shown"] = f"the clip up to {times[1]:.2f} s; what follows is on {times[2]:.2f} s, which is not shown"
+    return [line for name, fact in facts.items() for line in _wrapped(f"{name:10} {fact}", "  ", " " * 13)]
+
+
+def _track(found: Explanation, entity: int) -> str:
+    number = f" (track {entity - 1})" if entity > 0 else ""
+    return f"{_name(found.scene, entity)}{number}"
+
+
+def _option_text(row: dict[str, Any]) -> str:
+    return str(row["options"][LETTERS.index(row["answer"])]).split(". ", 1)[-1]
+
+
+def _short_signal(row: dict[str, Any]) -> str:
+    values = np.asarray(row["signal"], float)
+    index = find_form(row)
+    if index is None or isinstance(FORMS[index], Family):
+        return f"answer {row['states']}"
+    width = {"dir": 3, "ori": 3, "dir_pred": 3, "spd_comp": 2}.get(FORMS[index].signal, 1)
+    moments = values.reshape(-1, width)
+    if width == 3:
+        moments = moments / np.linalg.norm(moments, axis=1, keepdims=True)
+    return ", ".join(" ".join(f"{v:+.2f}" if width == 3 else f"{v:.2f}" for v in moment) for moment in moments)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return []
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    lines = [columns, *rows]
+    return [
+        ("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    ]
+
+
+def _wrapped(text: str, first: str = "", later: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False) or [""]

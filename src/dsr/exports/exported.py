@@ -1,0 +1,125 @@
+"""Questions with a video of their own, as exports write them."""
+
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from dsr.clips.video import VideoError, probe, read_frames
+from dsr.console import track
+from dsr.cues.schema import PIXELWISE, CuesError, read_cues
+from dsr.cues.store import FOLDER, cue_path
+from dsr.examples.video_files import catalog_files
+from dsr.files import whole_file
+from dsr.mcq import read_row
+from dsr.questions.split import read_questions
+
+VIDEOS = "videos"
+_FRAMES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Exported:
+    qa_id: str
+    clip_id: str
+    source_video: str
+    quartet_id: str
+    video: str
+    """An MP4 file, relative to the export's folder, that shows what the model may see and no more."""
+    question: str
+    options: tuple[str, ...]
+    """With their letters."""
+    answer: str
+    type: str
+
+
+def read_exported(root: Path, questions: Path, folder: Path) -> tuple[list[Exported], Counter[str]]:
+    """The questions whose clips have a video, which is put into the folder; and how many have none, by reason.
+
+    Raises:
+        StageError: no such table, or no catalogue.
+    """
+    table = read_questions(questions)
+    files = catalog_files(root)
+    placed: dict[tuple[str, int | None], str] = {}
+    problems: dict[tuple[str, int | None], str] = {}
+    exported = []
+    left_out = Counter[str]()
+    for row in track(table.to_dict("records"), "export", len(table)):
+        question = read_row(row)
+        key = question.clip_id, question.shown_frames
+        if key not in placed and key not in problems:
+            try:
+                placed[key] = _place_video(root, files.get(question.clip_id), question.clip_id, key[1], folder)
+            except (CuesError, VideoError) as error:
+                problems[key] = str(error)
+        if key in problems:
+            left_out[problems[key]] += 1
+            continue
+        exported.append(
+            Exported(
+                qa_id=question.qa_id,
+                clip_id=question.clip_id,
+                source_video=str(row["source_video"]),
+                quartet_id=str(row["quartet_id"]),
+                video=placed[key],
+                question=question.question,
+                options=question.options,
+                answer=question.answer,
+                type=question.type,
+            )
+        )
+    return exported, left_out
+
+
+def _place_video(root: Path, file: Path | None, clip_id: str, shown_frames: int | None, folder: Path) -> str:
+    """Link a clip's video into the folder, or write the part of it that is shown."""
+    if file is None:
+        raise VideoError("no video (trajectories alone)")
+    path = cue_path(root / FOLDER, clip_id)
+    if not path.is_file():
+        raise CuesError(f"no cues: {FOLDER / path.name} does not exist")
+    index = read_cues(path, skip=PIXELWISE).frame_index
+    info = probe(file)
+    cut = shown_frames is not None and shown_frames < len(index)
+    first, last = int(index[0]), int(index[shown_frames - 1 if cut and shown_frames else -1])
+    target = folder / VIDEOS / (f"{clip_id}-{shown_frames:02d}.mp4" if cut else f"{clip_id}.mp4")
+    if not target.exists():
+        if (first, last) == (0, info.num_frames - 1) and file.suffix == ".mp4":
+            _link(file, target)
+        else:
+            write_part(file, target, first, last, info.fps)
+    return str(target.relative_to(folder))
+
+
+def _link(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file.resolve(), target)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
+def write_part(file: Path, target: Path, first: int, last: int, fps: float) -> None:
+    """Write frames `first` to `last` of a video as H.264, so that what comes after them is nowhere in the file.
+
+    Raises:
+        VideoError: it cannot be decoded.
+    """
+    rate = Fraction(fps or 1).limit_denominator(1001)
+    with whole_file(target) as partial, av.open(str(partial), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
+        for start in range(first, last + 1, _FRAMES_AT_ONCE):
+            frames = read_frames(file, np.arange(start, min(start + _FRAMES_AT_ONCE, last + 1)))
+            # H.264 takes even sizes alone.
+            frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
+            stream.height, stream.width = frames.shape[1:3]
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())

@@ -1,0 +1,408 @@
+"""The `qa` stage: cues -> data/qa/pool.parquet, and metrics/qa.json with every candidate accounted for.
+
+Blocks of source videos are independent of each other: one process finds a block's candidates and matches them, so
+that memory holds a few blocks' candidates and the rows that were kept. What texts tell of answers, which the matching
+balances out (questions/quartets/text_balance.py), is learned before, on a sample of clips of all blocks.
+"""
+
+import itertools
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dsr.console import StageError, num_workers, summary, track
+from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
+from dsr.cues.store import FOLDER, cue_path
+from dsr.files import write_json, write_parquet
+from dsr.params import QA, Params
+from dsr.questions.engine.candidates import (
+    FORM_TYPES,
+    FORMS,
+    STABLE,
+    Candidates,
+    describe_answer,
+    find_candidates,
+)
+from dsr.questions.engine.scene import KINDS, build_scenes
+from dsr.questions.engine.survey import ANSWERED
+from dsr.questions.language.templates import NUM_WORDINGS, TYPES, mention, question_text
+from dsr.questions.quartets.blocks import assign_blocks
+from dsr.questions.quartets.matching import QUARTET, match_quartets
+from dsr.questions.quartets.text_balance import Propensity, fit
+from dsr.workers import Failure, map_isolated
+
+LETTERS = "ABCD"
+_CLIPS_AT_ONCE = 64
+_PROBLEMS_SHOWN = 5
+NO_CUES = "no cues: see data/cues/manifest.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ClipWords:
+    """What the words of a clip's questions need."""
+
+    clip_id: str
+    labels: list[str]
+    """[E] "camera", then the tracks' labels."""
+    kinds: np.ndarray
+    """[E] int, as in Scene."""
+    timestamps: np.ndarray
+    """[T] seconds."""
+    size: tuple[int, int]
+    """Width and height of the original video in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Offered:
+    """What clips offer to the matching."""
+
+    candidates: Candidates
+    """Their `clip` counts in `words`."""
+    words: list[ClipWords]
+    counts: Counter[str]
+    problems: dict[str, str]
+    """Clip id -> why there is nothing to ask."""
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Offered"]) -> "Offered":
+        starts = np.cumsum([0, *(len(part.words) for part in parts)])
+        shifted = [
+            replace(p.candidates, clip=p.candidates.clip + start) for p, start in zip(parts, starts, strict=False)
+        ]
+        return cls(
+            Candidates.concatenate(shifted),
+            [words for part in parts for words in part.words],
+            sum((part.counts for part in parts), Counter[str]()),
+            {clip_id: why for part in parts for clip_id, why in part.problems.items()},
+        )
+
+
+def run(params: Params, root: Path, workers: int = 0) -> None:
+    """Write the question pool.
+
+    Raises:
+        StageError: the stages before have not run, or no quartet was found at all.
+    """
+    clips = _read_clips(root)
+    blocks = assign_blocks(list(clips.source_video), params.qa.num_blocks, params.qa.seed)
+    clips["block"] = clips.source_video.map(blocks)
+    clips = clips.sort_values(["block", "clip_id"], ignore_index=True)
+    processes = num_workers(workers)
+    propensities = learn_propensities(root, clips.clip_id.tolist(), params.qa, processes)
+    allowed = _quartets_a_block(clips.block.value_counts().sort_index(), params.qa.max_questions)
+    tasks = [Block(int(b), members, allowed[int(b)]) for b, members in clips.groupby("block", sort=True)]
+    results = _results(_BlockQuestions(root, params.qa, propensities), tasks, processes)
+    made = [result for _, result in sorted(track(results, "questions: blocks", len(tasks)), key=lambda item: item[0])]
+    counts = sum((counts for _, counts, _ in made), Counter[str]())
+    problems = {clip_id: why for _, _, problems in made for clip_id, why in problems.items()}
+    pool = pd.concat([table for table, _, _ in made], ignore_index=True)
+    if pool.empty:
+        nothing = "".join(f"; {n} clips: {why}" for why, n in Counter(problems.values()).most_common(_PROBLEMS_SHOWN))
+        raise StageError(
+            f"no quartet of questions among {counts['candidates']} candidates of {len(clips)} clips: "
+            f"add clips, raise qa.candidates, or lower qa.answer_margin{nothing}"
+        )
+    write_parquet(root / "data/qa/pool.parquet", pool)
+    report = _report(pool, clips, counts, problems)
+    write_json(root / "metrics/qa.json", report)
+    _show(report)
+
+
+def _read_clips(root: Path) -> pd.DataFrame:
+    """The kept clips: clip_id, source_video, category."""
+    path = root / "data/clips/curated.parquet"
+    if not path.exists():
+        raise StageError(f"{path} does not exist: run `dsr curate` and `dsr cues` first, or `dvc repro`")
+    table = pd.read_parquet(path)
+    clips = table.loc[table.status == "kept", ["clip_id", "source_video", "category"]].copy()
+    if not any(cue_path(root / FOLDER, clip_id).exists() for clip_id in clips.clip_id):
+        raise StageError(f"no clip of {path} has cues under data/cues/: see data/cues/manifest.json")
+    return clips
+
+
+def _quartets_a_block(clips_in: pd.Series, max_questions: int | None) -> dict[int, int | None]:
+    """Most quartets of each block, in proportion to its clips; whole ones, by largest remainder."""
+    if max_questions is None:
+        return dict.fromkeys(clips_in.index)
+    exact = max_questions // QUARTET * clips_in / clips_in.sum()
+    quartets = exact.astype(int)
+    left = max_questions // QUARTET - int(quartets.sum())
+    quartets[(quartets - exact).sort_values(kind="stable").index[:left]] += 1
+    return quartets.to_dict()
+
+
+def _results(function: Any, tasks: Sequence[Any], processes: int) -> Iterable[tuple[int, Any]]:
+    """(index, result) of every task, in this process where one is enough."""
+    if processes == 1:
+        yield from ((i, function(task)) for i, task in enumerate(tasks))
+        return
+    for index, result in map_isolated(function, tasks, processes):
+        if isinstance(result, Failure):
+            raise StageError(f"questions could not be made: {result.reason}")
+        yield index, result
+
+
+def offer(root: Path, clip_ids: Sequence[str], qa: QA) -> Offered:
+    """Candidates of clips; an unreadable file or an empty scene is a problem, not an error.
+
+    What a clip offers depends on the clips beside it only through the noise and the draws that they share.
+    """
+    parts = []
+    for start in range(0, len(clip_ids), _CLIPS_AT_ONCE):
+        cues, problems = _read_cues(root, clip_ids[start : start + _CLIPS_AT_ONCE])
+        parts.append(Offered(Candidates.concatenate([]), [], Counter(), problems))
+        for _, same_length in itertools.groupby(cues, key=lambda item: item[1].num_frames):
+            parts.append(offer_cues(list(same_length), qa))
+    return Offered.concatenate(parts)
+
+
+def _read_cues(root: Path, clip_ids: Sequence[str]) -> tuple[list[tuple[str, ClipCues]], dict[str, str]]:
+    cues, problems = [], {}
+    for clip_id in clip_ids:
+        path = cue_path(root / FOLDER, clip_id)
+        try:
+            cues.append((clip_id, read_cues(path, skip=PIXELWISE)))
+        except CuesError as error:
+            problems[clip_id] = str(error).replace(str(path), path.name) if path.exists() else NO_CUES
+    return cues, problems
+
+
+def offer_cues(cues: Sequence[tuple[str, ClipCues]], qa: QA) -> Offered:
+    """What clips, by id, with the same number of frames offer."""
+    words = [
+        ClipWords(
+            clip_id,
+            ["camera", *clip.labels.tolist()],
+            np.concatenate([[KINDS.index("camera")], np.where(clip.is_agent, *map(KINDS.index, ("agent", "object")))]),
+            clip.timestamps,
+            (int(clip.meta["width"]), int(clip.meta["height"])),
+        )
+        for clip_id, clip in cues
+    ]
+    rng = np.random.default_rng([qa.seed, zlib.crc32(" ".join(clip_id for clip_id, _ in cues).encode())])
+    scene = build_scenes([clip for _, clip in cues], qa.ensemble, rng)
+    if scene is None:
+        problems = {clip_id: "no track is seen in front of the camera" for clip_id, _ in cues}
+        return Offered(Candidates.concatenate([]), words, Counter(), problems)
+    candidates, counts = find_candidates(scene, qa, rng)
+    asked, known = set(candidates.clip.tolist()), set(scene.clip.tolist())
+    problems = {
+        clip_id: "no candidate question holds" if i in known else "no track is seen in front of the camera"
+        for i, (clip_id, _) in enumerate(cues)
+        if i not in asked
+    }
+    return Offered(candidates, words, counts, problems)
+
+
+# --- What texts tell of answers ---
+
+
+@dataclass(frozen=True)
+class _Offering:
+    """Candidates of some clips; picklable, so that a worker process has it once."""
+
+    root: Path
+    qa: QA
+
+    def __call__(self, clip_ids: list[str]) -> Candidates:
+        return offer(self.root, clip_ids, self.qa).candidates
+
+
+def learn_propensities(root: Path, clip_ids: list[str], qa: QA, processes: int) -> dict[int, Propensity]:
+    """By form, what texts tell of answers, learned on quartets of a sample of the clips matched without it."""
+    rng = np.random.default_rng([qa.seed, 2])
+    sample = [clip_ids[i] for i in sorted(rng.permutation(len(clip_ids))[: qa.balance_clips])]
+    tasks = [sample[i : i + _CLIPS_AT_ONCE] for i in range(0, len(sample), _CLIPS_AT_ONCE)]
+    results = track(_results(_Offering(root, qa), tasks, processes), "questions: what texts tell", len(tasks))
+    parts = [part for _, part in sorted(results, key=lambda item: item[0])]
+    for start, part in zip(range(0, len(sample), _CLIPS_AT_ONCE), parts, strict=True):
+        part.clip += start
+    candidates = Candidates.concatenate(parts)
+    generous = replace(qa, max_per_clip=qa.keep_per_clip_type * len(TYPES), max_per_clip_type=qa.keep_per_clip_type)
+    quartets = match_quartets(candidates, generous, rng).quartets
+    forms = candidates.form[quartets[:, 0]]
+    return {int(form): fit(candidates, quartets[forms == form]) for form in np.unique(forms)}
+
+
+# --- A block's questions ---
+
+
+@dataclass(frozen=True)
+class Block:
+    number: int
+    clips: pd.DataFrame
+    """clip_id, source_video, category."""
+    allowed: int | None
+    """Most quartets."""
+
+
+@dataclass(frozen=True)
+class _BlockQuestions:
+    """Rows of a block; picklable, so that a worker process has it once."""
+
+    root: Path
+    qa: QA
+    propensities: Mapping[int, Propensity]
+
+    def __call__(self, block: Block) -> tuple[pd.DataFrame, Counter[str], dict[str, str]]:
+        offered = offer(self.root, block.clips.clip_id.tolist(), self.qa)
+        rng = np.random.default_rng([self.qa.seed, block.number, 1])
+        candidates, counts = offered.candidates, offered.counts
+        matching = match_quartets(candidates, self.qa, rng, self.propensities)
+        counts["no partners for a quartet"] += matching.no_partners
+        counts["clip has enough questions"] += matching.capped
+        quartets = matching.quartets
+        if block.allowed is not None:
+            kept = _spread_over_types(FORM_TYPES[candidates.form[quartets[:, 0]]], block.allowed)
+            counts["over qa.max_questions"] += QUARTET * (len(quartets) - len(kept))
+            quartets = quartets[kept]
+        return question_rows(offered, quartets, block, rng), counts, offered.problems
+
+
+def question_rows(offered: Offered, quartets: np.ndarray, block: Block, rng: np.random.Generator) -> pd.DataFrame:
+    """COLUMNS of the questions of quartets [Q, 4]."""
+    if not len(quartets):
+        return pd.DataFrame()
+    wordings = rng.integers(NUM_WORDINGS, size=len(quartets)).tolist()
+    columns = _columns(offered.candidates.take(quartets.ravel()), offered.words, wordings)
+    table = pd.DataFrame(columns)
+    table["quartet_id"] = np.repeat([f"{block.number:02d}-{number:06d}" for number in range(len(quartets))], QUARTET)
+    table["block"] = block.number
+    about = block.clips.set_index("clip_id")
+    table["source_video"] = table.videoID.map(about.source_video)
+    table["category"] = table.videoID.map(about.category)
+    table["qa_id"] = table.videoID + "-" + table.type + "-" + table.groupby(["videoID", "type"]).cumcount().astype(str)
+    return table[COLUMNS]
+
+
+def _spread_over_types(types: np.ndarray, allowed: int) -> np.ndarray:
+    """Indices of at most `allowed` quartets, the types taken in turn."""
+    turn = pd.Series(types).groupby(types).cumcount().to_numpy()
+    return np.sort(np.argsort(turn, kind="stable")[:allowed])
+
+
+COLUMNS = [
+    "videoID",
+    "question",
+    "options",
+    "answer",
+    "type",
+    "qa_id",
+    "quartet_id",
+    "block",
+    "source_video",
+    "category",
+    "viewpoint_kind",
+    "viewpoint",
+    "viewpoint_mode",
+    "targets",
+    "target_kinds",
+    "start_time",
+    "end_time",
+    "frames",
+    "shown_frames",
+    "states",
+    "signal",
+    "option_states",
+]
+"""Columns of pool.parquet: the published ones first."""
+
+
+def _columns(asked: Candidates, words: list[ClipWords], wordings: list[int]) -> dict[str, list[Any]]:
+    """What candidates tell, quartet by quartet, of which each has a wording; plain lists, as most of it is text."""
+    clips = [words[clip] for clip in asked.clip]
+    forms = [FORMS[form] for form in asked.form]
+    told = [describe_answer(form, code) for form, code in zip(forms, asked.answer.tolist(), strict=True)]
+    quartets = [told[i : i + QUARTET] for i in range(0, len(told), QUARTET)]
+    # The questions of a quartet share the lists of their options, and mentions are made as they are needed: whatever
+    # lives until the end costs time in Python's search for cycles.
+    options = [[f"{letter}. {text}" for letter, (text, _) in zip(LETTERS, four, strict=True)] for four in quartets]
+    option_states = [[states for _, states in four] for four in quartets]
+    frames = [[f for f in row if f >= 0] for row in asked.frames.tolist()]
+    stated = [row[form.stated] for row, form in zip(frames, forms, strict=True)]
+    predicts = [form.signal == "dir_pred" for form in forms]
+    firsts = [0 if p else row[0] for row, p in zip(frames, predicts, strict=True)]
+    lasts = [at if p else row[-1] for row, at, p in zip(frames, stated, predicts, strict=True)]
+    starts, ends, moments = (
+        [float(clip.timestamps[frame]) for clip, frame in zip(clips, at, strict=True)] for at in (firsts, lasts, stated)
+    )
+    entities = np.column_stack([asked.viewer, asked.targets]).tolist()
+    pixels = asked.boxes * np.array([[clip.size * 2] for clip in clips])
+    names = (
+        {
+            role: mention(clip.labels[entity], tuple(box) if entity > 0 else None, moment)
+            for role, entity, box in zip(_ROLES, roles, boxes.tolist(), strict=True)
+            if entity >= 0
+        }
+        for clip, roles, boxes, moment in zip(clips, entities, pixels, moments, strict=True)
+    )
+    asks = zip(forms, np.repeat(wordings, QUARTET).tolist(), starts, ends, moments, names, strict=True)
+    known = np.isfinite(asked.signal)
+    numbers, last = asked.signal[known].tolist(), np.cumsum(known.sum(axis=(1, 2))).tolist()
+    targets = [[t for t in roles[1:] if t >= 0] for roles in entities]
+    return {
+        "videoID": [clip.clip_id for clip in clips],
+        "question": [question_text(*ask) for ask in asks],
+        "options": [four for four in options for _ in LETTERS],
+        "answer": list(LETTERS) * len(quartets),
+        "type": [form.type for form in forms],
+        "viewpoint_kind": [
+            "none" if form.viewer == "none" else ("camera", "agent")[roles[0] > 0]
+            for form, roles in zip(forms, entities, strict=True)
+        ],
+        # Tracks are counted from 0 in the cue file, the camera is -1 and no viewpoint -2.
+        "viewpoint": [roles[0] - 1 for roles in entities],
+        "viewpoint_mode": [_MODES[form.viewer] for form in forms],
+        "targets": [[t - 1 for t in own] for own in targets],
+        "target_kinds": [[KINDS[clip.kinds[t]] for t in own] for clip, own in zip(clips, targets, strict=True)],
+        "start_time": starts,
+        "end_time": ends,
+        "frames": frames,
+        "shown_frames": [
+            at + 1 if p else len(clip.timestamps) for clip, at, p in zip(clips, stated, predicts, strict=True)
+        ],
+        "states": [states for _, states in told],
+        "signal": [numbers[start:end] for start, end in itertools.pairwise([0, *last])],
+        "option_states": [four for four in option_states for _ in LETTERS],
+    }
+
+
+_ROLES = ("viewer", "a", "b", "c")
+_MODES = {"moving": "relative", "fixed": "absolute", "none": "none"}
+
+
+def _report(pool: pd.DataFrame, clips: pd.DataFrame, counts: Counter[str], problems: dict[str, str]) -> dict[str, Any]:
+    per_type = pool.type.value_counts()
+    per_clip = pool.videoID.value_counts().reindex(clips.clip_id, fill_value=0)
+    stable = {name: counts[STABLE + name] / max(counts[ANSWERED + name], 1) for name in TYPES}
+    reasons = sorted(name for name in counts if not name.startswith((ANSWERED, STABLE)))
+    return {
+        "questions": len(pool),
+        "quartets": int(pool.quartet_id.nunique()),
+        "clips": len(clips),
+        "clips_with_10_questions": int((per_clip >= 10).sum()),
+        "per_type": {name: int(per_type.get(name, 0)) for name in TYPES},
+        "stable": {name: round(share, 4) for name, share in stable.items()},
+        "candidates": {name: int(counts[name]) for name in reasons},
+        "clips_without_candidates": dict(sorted(problems.items())),
+    }
+
+
+def _show(report: dict[str, Any]) -> None:
+    rows: dict[str, object] = {
+        name: report[name] for name in ("questions", "quartets", "clips", "clips_with_10_questions")
+    }
+    rows |= {
+        f"type {name}": f"{n:,} (label stable: {report['stable'][name]:.0%} of those with an answer)"
+        for name, n in report["per_type"].items()
+    }
+    rows |= {f"candidates: {name}": n for name, n in report["candidates"].items()}
+    for clip_id, problem in list(report["clips_without_candidates"].items())[:5]:
+        rows[f"nothing to ask: {clip_id}"] = problem
+    summary("qa", rows)

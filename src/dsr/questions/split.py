@@ -1,0 +1,198 @@
+"""Training set and benchmark out of whole blocks: no source video and no quartet is on both sides.
+
+Reads data/qa/pool.parquet, writes data/qa/train.parquet and data/qa/bench.parquet.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from dsr import console
+from dsr.console import StageError
+from dsr.files import write_parquet
+from dsr.params import Params
+from dsr.questions.language.templates import TYPES
+from dsr.questions.quartets.blocks import MAX_BLOCKS
+
+PUBLISHED_COLUMNS = ("videoID", "question", "options", "answer", "type")
+"""Columns of the published DSR-Train and DSR-Bench; ours follow them."""
+LETTERS = ("A", "B", "C", "D")
+OWN_COLUMNS = ("qa_id", "source_video", "quartet_id", "block")
+
+
+def run(params: Params, root: Path, workers: int = 0) -> None:
+    """The `split` stage; one process.
+
+    Raises:
+        StageError: no questions, all of them in one block, a bad row, or a pool whose blocks part a source
+            video or a quartet.
+    """
+    pool = read_questions(root / "data/qa/pool.parquet")
+    train, bench = split(pool, params.split.bench_fraction, params.split.seed)
+    write_parquet(root / "data/qa/train.parquet", train)
+    write_parquet(root / "data/qa/bench.parquet", bench)
+    _report(train, bench, params.split.bench_fraction)
+
+
+def read_questions(path: Path) -> pd.DataFrame:
+    """Read and check a table of questions: pool, train, bench, or a published file with its columns alone.
+
+    Returns:
+        One row a question, published columns first, in the file's order. Where the file has no `qa_id` it is
+        the file's stem and the row number; no `source_video`: the videoID; no `quartet_id`: "" (no quartet).
+
+    Raises:
+        StageError: no such file, not parquet, a column missing, or a bad row (the first one is named).
+    """
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise StageError(f"{path} does not exist: `dvc repro` makes it") from None
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path} is not a parquet file: {error}") from None
+    absent = [name for name in PUBLISHED_COLUMNS if name not in table]
+    if absent:
+        raise StageError(f"{path} has no column {', '.join(absent)}: a table of questions needs {PUBLISHED_COLUMNS}")
+    problems = [
+        (row, problem)
+        for row, values in enumerate(zip(*(table[name] for name in PUBLISHED_COLUMNS), strict=True))
+        if (problem := _problem(*values))
+    ]
+    if problems:
+        row, problem = problems[0]
+        others = f" ({len(problems) - 1:,} more bad rows)" if len(problems) > 1 else ""
+        raise StageError(f"{path}, row {row}: {problem}{others}")
+    table["options"] = [list(options) for options in table["options"]]
+    for name, default in (
+        ("qa_id", [f"{path.stem}-{row:06d}" for row in range(len(table))]),
+        ("source_video", table["videoID"]),
+        ("quartet_id", ""),
+    ):
+        if name not in table:
+            table[name] = default
+        elif table[name].isna().any():
+            raise StageError(f"{path}, row {int(table[name].isna().argmax())}: {name} is empty")
+    if table["qa_id"].duplicated().any():
+        row = int(table["qa_id"].duplicated().argmax())
+        raise StageError(f"{path}, row {row}: qa_id {table['qa_id'].iloc[row]!r} is there twice")
+    return _published_first(table)
+
+
+def split(pool: pd.DataFrame, bench_fraction: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Part the pool into train and bench, each sorted by `qa_id`.
+
+    Raises:
+        StageError: see `run`.
+    """
+    if pool.empty:
+        raise StageError(
+            "data/qa/pool.parquet holds no question: the qa stage's closing table says why candidates went "
+            "unused; more clips (simulate.num_clips, or your own) make more quartets"
+        )
+    if "block" not in pool:
+        raise StageError("data/qa/pool.parquet has no column `block`: only a pool made by the qa stage can be split")
+    counts = pd.crosstab(pool["block"], pool["type"])
+    if len(counts) < 2:
+        raise StageError(
+            f"all {len(pool):,} questions are in one block, so there is nothing to keep apart: use clips of "
+            "more source videos, or raise qa.num_blocks"
+        )
+    chosen = choose_blocks(counts.to_numpy(), bench_fraction, seed)
+    in_bench = pool["block"].isin(counts.index[chosen])
+    train, bench = (
+        _published_first(side.sort_values("qa_id", ignore_index=True)) for side in (pool[~in_bench], pool[in_bench])
+    )
+    for column, what in (("source_video", "source video"), ("videoID", "clip"), ("quartet_id", "quartet")):
+        shared = sorted((set(train[column]) & set(bench[column])) - {""})
+        if shared:
+            raise StageError(
+                f"data/qa/pool.parquet: {len(shared)} {what}s are in several blocks, {shared[0]!r} for one: "
+                "run the qa stage again"
+            )
+    return train, bench
+
+
+def choose_blocks(counts: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """The set of blocks that makes the best benchmark, by exact search.
+
+    The best set has the smallest sum of two distances from `fraction`: that of its share of all questions,
+    and the mean over types of that of its share of the type's questions (so a rare type weighs as much as a
+    frequent one, and one that is absent from a side weighs heavily). Equally good sets are drawn from by
+    `seed`.
+
+    Args:
+        counts: [B, K] questions of each block and type; 2 <= B <= 20, no type without questions.
+
+    Returns:
+        [B] bool, True for the benchmark; at least one True and one False.
+
+    Raises:
+        StageError: more than 20 blocks.
+    """
+    if len(counts) > MAX_BLOCKS:
+        raise StageError(f"{len(counts)} blocks are too many to search: set qa.num_blocks to at most {MAX_BLOCKS}")
+
+    def distance(questions: np.ndarray) -> np.ndarray:
+        """[2**B] distance of each subset's share of `questions` [B]; bit b of a subset's index is block b."""
+        sums = np.zeros(1, np.int64)
+        for count in questions:
+            sums = np.concatenate([sums, sums + count])
+        return np.abs(sums / sums[-1] - fraction)
+
+    cost = distance(counts.sum(axis=1))
+    for questions in counts.T:
+        cost += distance(questions) / counts.shape[1]
+    cost[[0, -1]] = np.inf
+    best = np.flatnonzero(cost <= cost.min() + 1e-12)
+    subset = int(np.random.default_rng(seed).choice(best))
+    return (subset >> np.arange(len(counts)) & 1).astype(bool)
+
+
+def _problem(video_id: Any, question: Any, options: Any, answer: Any, question_type: Any) -> str:
+    """What is wrong with a row, or ""."""
+    for name, value in (("videoID", video_id), ("question", question)):
+        if not isinstance(value, str) or not value.strip():
+            return f"{name} must be a text, not {value!r}"
+    if not isinstance(options, list | tuple | np.ndarray) or len(options) != 4:
+        return f"options must be a list of 4 texts, not {options!r}"
+    if not all(isinstance(option, str) and option.strip() for option in options):
+        return f"options must be 4 texts, not {list(options)!r}"
+    if answer not in LETTERS:
+        return f"answer must be A, B, C or D, not {answer!r}"
+    if question_type not in TYPES:
+        return f"type {question_type!r} is unknown; known: {', '.join(TYPES)}"
+    return ""
+
+
+def _published_first(table: pd.DataFrame) -> pd.DataFrame:
+    own = [name for name in OWN_COLUMNS if name in table]
+    first: Iterable[str] = (*PUBLISHED_COLUMNS, *own)
+    return table[[*first, *(name for name in table.columns if name not in set(first))]]
+
+
+def _report(train: pd.DataFrame, bench: pd.DataFrame, asked: float) -> None:
+    sides = {"train": train, "bench": bench}
+    table = Table(title="split", title_justify="left")
+    for heading in ("", *sides, "share of bench"):
+        table.add_column(heading, justify="right" if heading else "left")
+
+    def add(name: str, counts: list[int], share: str = "") -> None:
+        table.add_row(name, *(f"{count:,}" for count in counts), share or f"{counts[1] / max(sum(counts), 1):.1%}")
+
+    present = set(train["type"]) | set(bench["type"])
+    for kind in (kind for kind in TYPES if kind in present):
+        counts = [int((side["type"] == kind).sum()) for side in sides.values()]
+        add(kind, counts)
+        for name, count in zip(sides, counts, strict=True):
+            if count == 0:
+                console.warn(f"no question of type {kind} in {name}: too few blocks hold it")
+    add("questions", [len(side) for side in sides.values()])
+    add("asked for", [0, 0], f"{asked:.1%}")
+    for column, name in (("quartet_id", "quartets"), ("videoID", "clips"), ("source_video", "source videos")):
+        add(name, [side[column].nunique() for side in sides.values()])
+    add("blocks", [side["block"].nunique() for side in sides.values()])
+    console.console.print(table)

@@ -1,0 +1,102 @@
+"""What `dsr doctor` finds on a machine."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from dsr import weights
+from dsr.console import StageError
+from dsr.doctor import doctor
+from dsr.params import Clips, Cues, Model, Params
+
+OWN_CLIPS = Params(clips=Clips(source="own"), cues=Cues(backend="annotated"))
+
+
+@pytest.fixture
+def all_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda package: "1.0")
+
+
+def write_weights(folder: Path, shards: dict[str, bytes]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    index = {"weight_map": {f"layer{i}": name for i, name in enumerate(shards)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    for name, content in shards.items():
+        (folder / name).write_bytes(content)
+
+
+def test_versions_are_compared_with_the_constraints() -> None:
+    numpy, rich = metadata.version("numpy"), metadata.version("rich")
+    lines = [
+        "# seen",
+        f"numpy=={numpy}",
+        f"rich=={rich}+cpu  # build",
+        "pandas==0.1 ; python_version > '3'",
+        "",
+        "none==1.0",
+    ]
+    different, same = doctor.version_differences("\n".join(lines))
+    assert different == [("pandas", "0.1", metadata.version("pandas")), ("none", "1.0", "")]
+    assert same == 2
+
+
+def test_a_weight_file_must_be_there_and_not_empty(tmp_path: Path) -> None:
+    file = tmp_path / "sam2.1_hiera_large.pt"
+    assert weights.missing_files(file) == [file.name]
+    file.touch()
+    assert weights.missing_files(file) == [file.name]
+    file.write_bytes(b"x")
+    assert weights.missing_files(file) == []
+
+
+def test_a_folder_of_weights_must_hold_every_shard_of_its_index(tmp_path: Path) -> None:
+    folder = tmp_path / "Qwen2.5-VL-7B-Instruct"
+    assert weights.missing_files(folder) == ["config.json", "model.safetensors"]
+    write_weights(folder, {"1.safetensors": b"x", "2.safetensors": b""})
+    assert weights.missing_files(folder) == ["2.safetensors"]
+    (folder / "2.safetensors").write_bytes(b"x")
+    assert weights.missing_files(folder) == []
+    (folder / "model.safetensors.index.json").write_text("<html>")
+    assert weights.missing_files(folder) == ["model.safetensors.index.json (damaged)"]
+
+
+def test_the_default_run_needs_no_weights(tmp_path: Path, all_installed: None) -> None:
+    assert doctor.needed_weights(Params()) == []
+    doctor.run(Params(), tmp_path)
+
+
+def test_a_backbone_that_is_not_there_is_an_error_that_says_where_it_is_published(
+    tmp_path: Path, all_installed: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = Params(model=Model(backbone="models/weights/Qwen2.5-VL-7B-Instruct"))
+    with pytest.raises(StageError, match=r"Qwen2\.5-VL-7B-Instruct \(from huggingface\.co/Qwen/"):
+        doctor.run(params, tmp_path)
+    assert "machine" in capsys.readouterr().err
+    write_weights(tmp_path / params.model.backbone, {"1.safetensors": b"x"})
+    doctor.run(params, tmp_path)
+
+
+def test_a_backbone_of_ones_own_is_looked_for_where_it_is_said_to_be(tmp_path: Path, all_installed: None) -> None:
+    params = Params(model=Model(backbone="models/earlier"))
+    with pytest.raises(StageError, match="models/earlier"):
+        doctor.run(params, tmp_path)
+    write_weights(tmp_path / "models/earlier", {"1.safetensors": b"x"})
+    doctor.run(params, tmp_path)
+
+
+def test_clips_that_no_stage_makes_must_be_there(tmp_path: Path, all_installed: None) -> None:
+    with pytest.raises(StageError, match="data/raw/own/"):
+        doctor.run(OWN_CLIPS, tmp_path)
+    (tmp_path / "data/raw/own").mkdir(parents=True)
+    doctor.run(OWN_CLIPS, tmp_path)
+
+
+def test_a_package_that_the_parameters_need_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda package: "" if package == "pybullet" else "1.0")
+    with pytest.raises(StageError, match="package pybullet"):
+        doctor.run(Params(), tmp_path)
+    (tmp_path / "data/raw/own").mkdir(parents=True)
+    doctor.run(OWN_CLIPS, tmp_path)

@@ -1,0 +1,182 @@
+"""A server as the model: what it is sent, how its moods are borne, and that the key stays secret."""
+
+import base64
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dsr.console import StageError
+from dsr.evaluation.evaluate import run
+from dsr.evaluation.prediction_cache import PredictionCache
+from dsr.evaluation.predictions import predict
+from dsr.evaluation.scorers.endpoint import EndpointScorer, chat
+from dsr.examples.video_files import VideoFiles
+from dsr.files import write_parquet
+from dsr.params import Endpoint, Evaluate, Params
+from tests.evaluation.rule_scorers import benchmark
+from tests.evaluation.servers import serving
+from tests.videos import make_video
+
+KEY = "sk-very-secret"
+BODY = {"model": "toy", "messages": []}
+
+
+def endpoint(url: str, **changes) -> Endpoint:
+    return replace(Endpoint(url=url, model="toy", pause=0.01, retries=2, timeout=5, num_frames=4), **changes)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> VideoFiles:
+    """clip0 and clip1; the other clips of the benchmark have no video."""
+    files = {f"clip{k}": make_video(tmp_path / f"clip{k}.mp4", num_frames=20, seed=k) for k in (0, 1)}
+    return VideoFiles(files, tmp_path / "cues")
+
+
+def images_of(body) -> list[np.ndarray]:
+    parts = [part for part in body["messages"][0]["content"] if part["type"] == "image_url"]
+    assert all(part["image_url"]["url"].startswith("data:image/jpeg;base64,") for part in parts)
+    contents = [base64.b64decode(part["image_url"]["url"].split(",", 1)[1]) for part in parts]
+    return [np.asarray(Image.open(io.BytesIO(content))).astype(float) for content in contents]
+
+
+def test_a_question_goes_out_with_its_frames_and_comes_back_as_a_letter(
+    videos: VideoFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with serving(lambda body, number: "The answer is B.") as server:
+        table = benchmark()
+        predicted = predict(table, EndpointScorer(endpoint(server.url), videos, table))
+    assert predicted["status"].tolist() == ["scored"] * 8 + ["missing"] * 8
+    assert set(predicted["reason"].iloc[8:]) == {"no video"}
+    assert predicted["prediction"].tolist()[:8] == ["B"] * 8
+    body = server.bodies[0]
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("toy", 0, 256)
+    assert [image.shape for image in images_of(body)] == [(48, 64, 3)] * 4
+    text = body["messages"][0]["content"][-1]["text"]
+    assert text.endswith(
+        "How does the distance change?\nOptions:\nA. grows\nB. shrinks\nC. constant\nD. grows, then shrinks"
+    )
+    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_controls_change_what_is_sent(videos: VideoFiles) -> None:
+    sent = {}
+    for control in ("score", "blind", "black_video", "first_frame", "no_question"):
+        with serving(lambda body, number: "A") as server:
+            table = benchmark().iloc[:1]
+            predict(table, EndpointScorer(endpoint(server.url), videos, table), control)
+            sent[control] = server.bodies[0]
+    own = images_of(sent["score"])
+    assert not images_of(sent["blind"])
+    assert max(image.max() for image in images_of(sent["black_video"])) < 3
+    assert all(np.array_equal(image, own[0]) for image in images_of(sent["first_frame"]))
+    assert not np.array_equal(own[0], own[3])
+    assert "How does" not in json.dumps(sent["no_question"])
+    with serving(lambda body, number: "A") as server:
+        scorer = EndpointScorer(endpoint(server.url), videos, benchmark())
+        for control in ("shuffled_geometry", "zeroed_geometry"):
+            with pytest.raises(Exception, match="a server takes no geometry"):
+                predict(benchmark(), scorer, control)
+        assert not server.bodies
+
+
+def test_a_busy_server_is_asked_again() -> None:
+    moods = [(429, "slow down", {"Retry-After": "0.02"}), (503, "overloaded", {}), "C"]
+    with serving(lambda body, number: moods[number - 1]) as server:
+        assert chat(endpoint(server.url), BODY) == "C"
+        assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize("broken", ["", "no json", '{"choices": '])
+def test_a_garbled_answer_is_asked_for_again(broken: str) -> None:
+    with serving(lambda body, number: (200, broken, {}) if number == 1 else "D") as server:
+        assert chat(endpoint(server.url), BODY) == "D"
+
+
+def test_a_server_that_stays_busy_is_an_error_that_says_what_to_do() -> None:
+    with (
+        serving(lambda body, number: (503, "overloaded", {})) as server,
+        pytest.raises(StageError, match=r"no answer in 3 attempts \(HTTP 503: overloaded\).*run the command again"),
+    ):
+        chat(endpoint(server.url), BODY)
+    with pytest.raises(StageError, match="no answer in 1 attempts"):
+        chat(endpoint(server.url, retries=0), BODY)  # nobody listens any more
+
+
+def test_a_refusal_stops_at_once_and_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", KEY)
+    with serving(lambda body, number: (401, f"wrong key {KEY}", {})) as server:
+        with pytest.raises(StageError, match="refuses: HTTP 401: wrong key …") as caught:
+            chat(endpoint(server.url, api_key_env="TOY_KEY"), BODY)
+        assert len(server.bodies) == 1
+        assert KEY not in str(caught.value)
+        monkeypatch.delenv("TOY_KEY")
+        with pytest.raises(StageError, match="is TOY_KEY set"):
+            chat(endpoint(server.url, api_key_env="TOY_KEY"), BODY)
+        assert "Authorization" not in server.headers[1]
+
+
+def test_a_redirect_does_not_take_the_key_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with serving(lambda body, number: "A") as other:
+        with (
+            serving(lambda body, number: (302, "", {"Location": f"{other.url}/chat/completions"})) as server,
+            pytest.raises(StageError, match="HTTP 302"),
+        ):
+            chat(endpoint(server.url), BODY)
+        assert not other.bodies
+
+
+def test_an_answer_of_another_form_is_refused() -> None:
+    with serving(lambda body, number: (200, {"result": "A"}, {})) as server, pytest.raises(StageError, match="choices"):
+        chat(endpoint(server.url), BODY)
+    parts = {"choices": [{"message": {"content": [{"type": "text", "text": "A"}]}}]}
+    with serving(lambda body, number: (200, parts, {})) as server:
+        assert chat(endpoint(server.url), BODY) == "A"
+    with serving(lambda body, number: (200, {"choices": [{"message": {"content": None}}]}, {})) as server:
+        assert chat(endpoint(server.url), BODY) == ""
+
+
+def test_a_run_that_lost_its_server_goes_on(videos: VideoFiles, tmp_path: Path) -> None:
+    table = benchmark().iloc[:8]
+    table = table.assign(question=table["question"] + table["qa_id"])
+    with (
+        PredictionCache(tmp_path / "cache.sqlite") as cache,
+        serving(lambda body, number: "A" if number <= 4 else (500, "crashed", {})) as server,
+    ):
+        scorer = EndpointScorer(endpoint(server.url, retries=0, concurrency=2), videos, table)
+        with pytest.raises(StageError, match="crashed"):
+            predict(table, scorer, cache=cache)
+        server.answer = lambda body, number: "B"
+        predicted = predict(table, scorer, cache=cache)
+    assert predicted["prediction"].tolist() == ["A"] * 4 + ["B"] * 4
+
+
+def test_the_stage_with_a_server_keeps_the_key_out_of_all_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for k in range(4):
+        make_video(tmp_path / f"data/raw/toy/clip{k}.mp4", num_frames=20, seed=k)
+    files = [f"data/raw/toy/clip{k}.mp4" for k in range(4)]
+    catalog = pd.DataFrame({"clip_id": [f"clip{k}" for k in range(4)], "status": "ok", "file": files})
+    write_parquet(tmp_path / "data/clips/catalog.parquet", catalog)
+    write_parquet(tmp_path / "data/qa/bench.parquet", benchmark())
+    with serving(lambda body, number: "A" if number % 2 else "no idea") as server:
+        options = Evaluate(
+            mode="endpoint", endpoint=endpoint(server.url), controls=("blind", "shuffled_geometry"), bootstrap=100
+        )
+        run(Params(evaluate=options), tmp_path)
+    metrics = json.loads((tmp_path / "metrics/eval.json").read_text())
+    counts = metrics["questions"]
+    assert counts["asked"] == 16 == counts["scored"] + counts["unparsed"] + counts["missing"]
+    assert "shuffled_geometry" not in metrics["accuracy"]
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert KEY.encode() not in written
+    assert KEY not in "".join(capsys.readouterr())

@@ -1,0 +1,3 @@
+from tests.small_project import coarse_pictures, project
+
+__all__ = ["coarse_pictures", "project"]
