@@ -8,11 +8,11 @@ import pytest
 
 from dsr.cues.schema import ClipCues
 from dsr.explain import explanation
-from dsr.explain.evidence import Condition
 from dsr.explain.explanation import Explanation, as_drawn, explain_question
 from dsr.explain.free_form_reading import READERS
 from dsr.params import QA, Ensemble
 from dsr.questions.engine.candidates import FORMS, find_candidates
+from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.free_form import FAMILIES, Family
 from dsr.questions.engine.scene import build_scene
 from dsr.questions.engine.signals import Members, signal_states, told_between

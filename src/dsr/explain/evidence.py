@@ -8,46 +8,12 @@ alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
+from dsr.questions.engine.conditions import Condition
+
 AXIS_ROLES = ("forward", "left", "up")
-DEPTHS = "median depths"
-
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """A number that had to be above, below or equal to a limit."""
-
-    what: str
-    values: np.ndarray
-    """[S] float; NaN where a version does not know it. [1] where `alone`."""
-    side: Literal["above", "below", "equal"]
-    limit: float
-    key: str = ""
-    """The parameter behind the limit; empty where it is fixed in the code."""
-    unit: str = ""
-    alone: bool = False
-    """Had to hold on the cues as they are alone, not in every version."""
-
-    @property
-    def margins(self) -> np.ndarray:
-        """As `values`: how far from the limit, as a share of it; positive where the condition holds."""
-        if self.side == "equal":
-            return np.where(self.values == self.limit, np.inf, -np.inf)
-        above = (self.values - self.limit) / abs(self.limit)
-        return above if self.side == "above" else -above
-
-    def text(self) -> str:
-        """Such as "distance at 1.2 s: 1.31 (1.25 to 1.38) above 0.08 (qa.min_distance)"."""
-        sign = {"above": "above", "below": "below", "equal": "equal to"}[self.side]
-        low, high = np.nanmin(self.values), np.nanmax(self.values)
-        spread = f" ({low:.3g} to {high:.3g})" if high > low else ""
-        unit = f" {self.unit}" if self.unit else ""
-        key = f" ({self.key})" if self.key else ""
-        key += ", on the cues as they are alone" if self.alone else ""
-        return f"{self.what}: {self.values[0]:.3g}{spread}{unit}, {sign} {self.limit:.3g}{key}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from dsr.console import StageError
 from dsr.cues.backends import Clip
 from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
 from dsr.cues.store import FOLDER, cue_path
-from dsr.explain.evidence import Condition, Reading
+from dsr.explain.evidence import Reading
 from dsr.explain.frames import find_clip
 from dsr.explain.free_form_reading import read_family
 from dsr.explain.measurement import measure_template
@@ -29,6 +29,7 @@ from dsr.explain.template_reading import read_template
 from dsr.params import QA, Params
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.candidates import FORMS, MAX_TARGETS
+from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.free_form import Family
 from dsr.questions.engine.scene import Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, family_moments, signal_states

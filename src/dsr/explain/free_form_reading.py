@@ -10,10 +10,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from dsr.explain.evidence import DEPTHS, Band, Condition, Panel, Reading, Series, State
+from dsr.explain.evidence import Band, Panel, Reading, Series, State
 from dsr.geometry.frames import express
 from dsr.geometry.signals import length
 from dsr.params import QA
+from dsr.questions.engine.conditions import DEPTHS, Condition
 from dsr.questions.engine.free_form import ORDERS, PAIRS, Family, Moments
 
 ROLES = ("a", "b", "c")

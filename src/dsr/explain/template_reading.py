@@ -10,10 +10,11 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from dsr.explain.evidence import AXIS_ROLES, DEPTHS, Band, Condition, Panel, Reading, Series, State
+from dsr.explain.evidence import AXIS_ROLES, Band, Panel, Reading, Series, State
 from dsr.explain.measurement import Looks, Measured
 from dsr.geometry.signals import length
 from dsr.params import QA
+from dsr.questions.engine.conditions import DEPTHS, Condition
 from dsr.questions.language.templates import Form, answer_text
 
 _OPENINGS = ("It is ", "It faces ", "It moves ", "It ")
