@@ -28,11 +28,10 @@ _IN_FLIGHT = 4
 """Items handed to a process ahead of its answers, so that it never waits for this one."""
 _SENT_AHEAD = 8 << 10
 """Most bytes of an item that is sent ahead: with _IN_FLIGHT of them far below what a pipe holds."""
-_READY = "ready"
 _slot = 0
 _context = multiprocessing.get_context("forkserver")
-_Sent = tuple[int, bytes]
-"""An item's index, and both pickled."""
+_Pickled = tuple[int, bytes]
+"""An item: its index, and its pickle."""
 
 
 @dataclass(frozen=True)
@@ -62,28 +61,21 @@ def map_isolated(
     _context.set_forkserver_preload(["__main__", function.__module__])
     source = enumerate(items)
     more = True
-    waiting: deque[_Sent] = deque()
+    waiting: deque[_Pickled] = deque()
     pool: list[_Worker] = []
     try:
         while more or waiting or pool:
             starting = sum(not worker.ready for worker in pool)
-            room = [worker for worker in pool if worker.ready and len(worker.in_flight) < ahead]
+            room = any(worker.has_room(ahead) for worker in pool)
             # One item at a time, and a look at the answers in between: to take it may mean to wait for it.
             if more and len(waiting) <= starting and (room or len(pool) < workers):
                 taken = next(source, None)
                 more = taken is not None
                 if taken is not None:
-                    waiting.append((taken[0], bytes(ForkingPickler.dumps(taken))))
+                    waiting.append((taken[0], bytes(ForkingPickler.dumps(taken[1]))))
             if len(pool) < workers and len(waiting) > starting:
-                free = set(range(workers)) - {worker.slot for worker in pool}
-                pool.append(_Worker(function, min(free)))
-            if waiting and len(waiting[0][1]) > _SENT_AHEAD:
-                # A large item is sent to a process that waits for it. Sent ahead it could fill the pipe while the
-                # process fills the other way with a large answer: each would wait for the other to read.
-                room = [worker for worker in room if not worker.in_flight]
-            fed = bool(room and waiting)
-            if fed:
-                min(room, key=lambda worker: len(worker.in_flight)).feed(waiting.popleft())
+                pool.append(_Worker(function, min(set(range(workers)) - {worker.slot for worker in pool})))
+            fed = bool(waiting) and _feed(pool, waiting, ahead)
             # Before waiting: one that has nothing to answer would be waited for in vain.
             for worker in [w for w in pool if w.ready and not w.in_flight and not waiting and not more]:
                 pool.remove(worker)
@@ -93,13 +85,11 @@ def map_isolated(
             for connection in wait([w.connection for w in pool], 0 if fed or (more and room) else None):
                 worker = next(w for w in pool if w.connection is connection)
                 answer = worker.receive()
+                if worker.over:
+                    pool.remove(worker)
+                    waiting.extendleft(reversed(worker.in_flight))
                 if answer is not None:
                     yield answer
-                elif worker.is_over():
-                    pool.remove(worker)
-                    waiting.extendleft(reversed(worker.unanswered()))
-                    if worker.at_fault is not None:
-                        yield worker.at_fault, Failure(worker.cause())
     finally:
         for worker in pool:
             worker.connection.close()
@@ -108,13 +98,17 @@ def map_isolated(
 
 
 def reason(error: BaseException) -> str:
-    """One line for a person: the message, with the error's type unless the message was written for a person."""
+    """Say an error in one line: its message, with its type unless the message was written for a person.
+
+    >>> reason(ValueError("no frames")), reason(KeyError("width"))
+    ('no frames', "KeyError: 'width'")
+    """
     text = " ".join(str(error).split())
     return text if text and isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
 
 
 def slot() -> int:
-    """Which of the processes this is, from 0 on; one that replaces a dead one takes its number."""
+    """Number of this process among those of its pool, from 0 on; one that replaces a dead one takes its number."""
     return _slot
 
 
@@ -133,7 +127,7 @@ def ended_after(seconds: float) -> Iterator[None]:
 
 
 class _Worker:
-    """One process, its pipe, and what it has been handed but has not answered."""
+    """One process, its pipe, and the items that it has been handed but has not answered."""
 
     def __init__(self, function: Callable[[Item], Any], slot: int) -> None:
         self.slot = slot
@@ -142,37 +136,36 @@ class _Worker:
         self.process.start()
         # Its end must be open in that process alone, or its death would not end the stream.
         theirs.close()
-        self.in_flight: deque[_Sent] = deque()
+        self.in_flight: deque[_Pickled] = deque()
         self.ready = False
-        self.at_fault: int | None = None
-        self._over = False
+        self.over = False
 
-    def feed(self, sent: "_Sent") -> None:
-        self.in_flight.append(sent)
+    def has_room(self, ahead: int) -> bool:
+        return self.ready and len(self.in_flight) < ahead
+
+    def feed(self, pickled: _Pickled) -> None:
+        self.in_flight.append(pickled)
         # If it died, receive() will say so.
         with suppress(OSError):
-            self.connection.send_bytes(sent[1])
+            self.connection.send_bytes(pickled[1])
 
     def receive(self) -> tuple[int, Any] | None:
-        """The next answer, or None: it has just become ready, or is over."""
+        """Read a message: an item's index and its result or Failure, or None where it concerns no item.
+
+        Where the process has ended, `over` is set and `in_flight` holds the items that another has to take.
+        """
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
-            self._end()
-            return None
-        if message == _READY:
+            self.over = True
+            self.stop()
+            if not self.ready:
+                raise StageError(f"a worker process did not start: {self.cause()}; its output above says why") from None
+            return (self.in_flight.popleft()[0], Failure(self.cause())) if self.in_flight else None
+        if not self.ready:
             self.ready = True
             return None
-        self.in_flight.popleft()
-        index, result = message
-        return index, result
-
-    def is_over(self) -> bool:
-        return self._over
-
-    def unanswered(self) -> "list[_Sent]":
-        """What it had been handed after the item at fault."""
-        return list(self.in_flight)
+        return self.in_flight.popleft()[0], message
 
     def cause(self) -> str:
         code = self.process.exitcode
@@ -191,13 +184,15 @@ class _Worker:
             self.process.kill()
             self.process.join()
 
-    def _end(self) -> None:
-        self._over = True
-        self.stop()
-        if not self.ready:
-            raise StageError(f"a worker process did not start: {self.cause()}; its output above says why")
-        if self.in_flight:
-            self.at_fault = self.in_flight.popleft()[0]
+
+def _feed(pool: list[_Worker], waiting: deque[_Pickled], ahead: int) -> bool:
+    """Hand the first waiting item to the process that has the fewest, unless none has room for it."""
+    # A large item is sent to a process that waits for it. Sent ahead it could fill the pipe while the process fills
+    # the other way with a large answer: each would wait for the other to read.
+    room = [worker for worker in pool if worker.has_room(ahead if len(waiting[0][1]) <= _SENT_AHEAD else 1)]
+    if room:
+        min(room, key=lambda worker: len(worker.in_flight)).feed(waiting.popleft())
+    return bool(room)
 
 
 def _serve(connection: Connection, function: Callable[[Any], Any], slot: int) -> None:
@@ -206,10 +201,10 @@ def _serve(connection: Connection, function: Callable[[Any], Any], slot: int) ->
     _slot = slot
     # Ctrl-C goes to the whole group; the parent ends this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection.send(_READY)
+    connection.send(None)  # Ready.
     while True:
         try:
-            index, item = connection.recv()
+            item = connection.recv()
         except (EOFError, OSError):
             return
         try:
@@ -218,6 +213,6 @@ def _serve(connection: Connection, function: Callable[[Any], Any], slot: int) ->
         except Exception as error:
             result = Failure(reason(error))
         try:
-            connection.send((index, result))
+            connection.send(result)
         except OSError:
             return  # The parent has gone.
