@@ -12,6 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from dsr.examples.collate import Collator
 from dsr.examples.records import ClipStore, load_examples
 from dsr.params import GSM, Model, Train
+from dsr.project import TRAIN
 from dsr.training import train
 from tests.training.projects import make_project
 
@@ -25,7 +26,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_step(fusion: str, project: Path, benchmark: BenchmarkFixture) -> None:
     torch.set_num_threads(1)
     settings = Train(text_steps=0, steps=1)
-    table = train.read_questions(project / train.QUESTIONS)
+    table = train.read_questions(project / TRAIN)
     model, processor = train.make_model(Model(), GSM(fusion=fusion), project, table["question"])
     store = ClipStore(project, processor)
     examples, _ = load_examples(table, store)

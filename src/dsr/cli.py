@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
+from dsr import project
 from dsr.console import StageError, console
 from dsr.params import load
 
@@ -27,7 +28,7 @@ TOOLS = "Tools"
 
 def run_stage(module: str, root: Path, workers: int) -> None:
     """Import a stage when it is asked for, so that `--help` and light stages do not wait for torch."""
-    params = load(root / "params.yaml")
+    params = load(root / project.PARAMS)
     import_module(module).run(params, root, workers)
 
 
@@ -105,7 +106,7 @@ def evaluate(
         return
     if benchmark_root is None:
         raise StageError("--benchmark needs --benchmark-root, the folder with its questions and videos")
-    params = load(root / "params.yaml")
+    params = load(root / project.PARAMS)
     stage = import_module("dsr.evaluation.evaluate")
     stage.run_benchmark(params, root, benchmark, benchmark_root, model, variant, workers)
 
@@ -127,7 +128,7 @@ def compare(
     output: ComparisonFile = None,
 ) -> None:
     """Is B better than A? Paired on the same questions, by type, with intervals and McNemar's exact test."""
-    options = load(root / "params.yaml").evaluate
+    options = load(root / project.PARAMS).evaluate
     stage = import_module("dsr.evaluation.compare")
     stage.run(root, a, b, control, options.bootstrap, options.seed, output)
 
@@ -143,7 +144,7 @@ def export(
 @app.command(rich_help_panel=TOOLS)
 def doctor(root: Root = Path()) -> None:
     """Check this machine: versions, devices, weights found or missing, free disk."""
-    import_module("dsr.doctor.doctor").run(load(root / "params.yaml"), root)
+    import_module("dsr.doctor.doctor").run(load(root / project.PARAMS), root)
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -152,7 +153,7 @@ def weights(
     check: Annotated[bool, typer.Option("--check", help="Read the files and compare their hashes.")] = False,
 ) -> None:
     """List every published checkpoint: where it is had from, where it is expected, found or missing."""
-    import_module("dsr.doctor.weights").run(load(root / "params.yaml"), root, check)
+    import_module("dsr.doctor.weights").run(load(root / project.PARAMS), root, check)
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -172,7 +173,7 @@ def explain(
     root: Root = Path(),
 ) -> None:
     """Show how a question's answer comes about: signal, thresholds, states, its quartet, why its label holds."""
-    import_module("dsr.explain.explain").run(load(root / "params.yaml"), root, qa_id, png)
+    import_module("dsr.explain.explain").run(load(root / project.PARAMS), root, qa_id, png)
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -184,7 +185,7 @@ def show(
     root: Root = Path(),
 ) -> None:
     """Show a clip's cues: video, boxes, masks, depth, point cloud, camera path, trajectories, agents' axes."""
-    import_module("dsr.explain.show").run(load(root / "params.yaml"), root, clip, png, rerun, open_viewer)
+    import_module("dsr.explain.show").run(load(root / project.PARAMS), root, clip, png, rerun, open_viewer)
 
 
 @app.command(rich_help_panel=TOOLS)
@@ -194,7 +195,7 @@ def report(
     root: Root = Path(),
 ) -> None:
     """Write one HTML file: clips, questions, audit, evaluation, failures, and a gallery with explanations."""
-    import_module("dsr.report.html").run(load(root / "params.yaml"), root, output, gallery)
+    import_module("dsr.report.html").run(load(root / project.PARAMS), root, output, gallery)
 
 
 def main() -> None:

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dsr import project
 from dsr.files import sha256_file, sha256_json, write_json
 
-FOLDER = "models/weights"
 FOUNDATION, BACKBONE = "cues.backend: foundation", "model.backbone"
 WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 HASHES = ".hashes.json"
@@ -49,7 +49,7 @@ class Weight:
         return self.path if self.is_file else f"{self.path}/model.safetensors"
 
 
-def foundation_weights(folder: str = FOLDER) -> dict[str, Weight]:
+def foundation_weights(folder: str = str(project.WEIGHTS)) -> dict[str, Weight]:
     """The checkpoints of the `foundation` backend in a folder, by what they are used for.
 
     Sizes and hashes are those that the publishers' pages and several public projects state.
@@ -90,7 +90,12 @@ def foundation_weights(folder: str = FOLDER) -> dict[str, Weight]:
 
 
 PUBLISHED_WEIGHTS = (
-    Weight("Qwen2.5-VL 7B", f"{FOLDER}/Qwen2.5-VL-7B-Instruct", "huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct", BACKBONE),
+    Weight(
+        "Qwen2.5-VL 7B",
+        f"{project.WEIGHTS}/Qwen2.5-VL-7B-Instruct",
+        "huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct",
+        BACKBONE,
+    ),
     *foundation_weights().values(),
 )
 

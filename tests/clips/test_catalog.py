@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsr import project
 from dsr.clips import catalog
 from dsr.console import StageError
 from dsr.files import sha256_file, write_npz
@@ -57,7 +58,7 @@ def catalogue(folder: Path, *lines: str, params: Params = PARAMS, workers: int =
         (folder / "clips.csv").write_text("\n".join(lines) + "\n")
     root = folder.parents[2]
     catalog.run(params, root, workers)
-    return pd.read_parquet(root / catalog.CATALOG)
+    return pd.read_parquet(root / project.CATALOG)
 
 
 def reasons(table: pd.DataFrame) -> dict[str, str]:
@@ -348,7 +349,7 @@ def test_same_clips_same_bytes_on_one_process_or_two(folder: Path, processes: No
         make_video(folder / f"clip_{i}.mp4", seed=i + 1)
     lines = ["clip_id,caption,note", *(f"clip_{i},A dog,{i}" for i in (3, 1, 0, 5, 4, 2))]
     catalogue(folder, *lines, workers=1)
-    path = folder.parents[2] / catalog.CATALOG
+    path = folder.parents[2] / project.CATALOG
     before = path.read_bytes()
     catalogue(folder, *lines, workers=2)
     assert path.read_bytes() == before

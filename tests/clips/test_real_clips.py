@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dsr import project
 from dsr.clips import catalog
 from dsr.clips.video import probe, read_frames, uniform_frames
 from dsr.curation import curate
@@ -25,7 +26,7 @@ def test_real_clips_are_catalogued_decoded_and_curated(tmp_path: Path) -> None:
     params = Params(clips=Clips(source="real"))
     catalog.run(params, tmp_path, 1)
     curate.run(params, tmp_path, 1)
-    table = pd.read_parquet(tmp_path / curate.CURATED).set_index("clip_id")
+    table = pd.read_parquet(tmp_path / project.CURATED).set_index("clip_id")
     measured = table[["num_frames", "width", "height"]].apply(tuple, axis=1).to_dict()
     assert measured["vtest"] == (795, 768, 576)
     assert measured["bikes"] == (250, 640, 272)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dsr import project
 from dsr.clips import catalog
 from dsr.curation import curate
 from dsr.params import Params, Simulate
@@ -16,7 +17,7 @@ def test_simulated_captions_are_understood(tmp_path: Path) -> None:
     stage.run(params, tmp_path, 1)
     catalog.run(params, tmp_path, 1)
     curate.run(params, tmp_path, 1)
-    table = pd.read_parquet(tmp_path / curate.CURATED)
+    table = pd.read_parquet(tmp_path / project.CURATED)
     assert len(table) == 20
     assert (table["status"] == "kept").all()
     assert table["dynamic"].all()

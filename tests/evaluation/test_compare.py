@@ -80,7 +80,9 @@ def test_intervals_know_that_questions_of_a_video_go_together() -> None:
     assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
 
 
-def test_files_folders_and_revisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_folders_and_revisions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "project"
     place = root / "data/predictions/bench.parquet"
     write_parquet(place, predictions("1100"))
@@ -96,6 +98,9 @@ def test_files_folders_and_revisions(tmp_path: Path, capsys: pytest.CaptureFixtu
         subprocess.run(command, cwd=root, check=True, capture_output=True)
     place.unlink()  # a link to DVC's cache, which must stay as it is
     write_parquet(place, predictions("1111"))
+    # Another project's predictions, in the current folder.
+    write_parquet(tmp_path / "other/data/predictions/bench.parquet", predictions("0000"))
+    monkeypatch.chdir(tmp_path / "other")
     output = tmp_path / "comparison.json"
     run(root, "HEAD", "workspace", "score", 200, 1, output)
     assert json.loads(output.read_text())["groups"][0]["difference"] == 0.5

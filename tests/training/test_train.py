@@ -23,6 +23,7 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
+from dsr import project
 from dsr.console import StageError
 from dsr.examples.collate import Collator
 from dsr.examples.records import ClipStore, load_examples
@@ -365,7 +366,7 @@ def test_a_killed_run_with_adapters_goes_on(tmp_path: Path) -> None:
     params = replace(SMALL, train=replace(SMALL.train, lora_rank=2, save_steps=2))
     whole, root = make_project(tmp_path / "whole"), make_project(tmp_path / "killed")
     train.run(params, whole, workers=1)
-    folder = root / train.CHECKPOINTS / train.run_key(params, root)
+    folder = root / project.CHECKPOINTS / train.run_key(params, root)
 
     class Stop(Exception):
         pass
@@ -385,20 +386,20 @@ def test_a_killed_run_with_adapters_goes_on(tmp_path: Path) -> None:
 
 
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = make_project(tmp_path)
+    root = make_project(tmp_path)
     monkeypatch.setattr("dsr.training.lora.find_spec", lambda name: None)
     with pytest.raises(StageError, match=r"train.lora_rank is 2.*dsr\[lora\]"):
-        train.run(replace(SMALL, train=replace(SMALL.train, lora_rank=2)), project, workers=1)
+        train.run(replace(SMALL, train=replace(SMALL.train, lora_rank=2)), root, workers=1)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr("dsr.training.launch.find_spec", lambda name: None)
     with pytest.raises(StageError, match=r"train.deepspeed is 'zero2'.*dsr\[deepspeed\]"):
-        train.run(replace(SMALL, train=replace(SMALL.train, deepspeed="zero2")), project, workers=1)
+        train.run(replace(SMALL, train=replace(SMALL.train, deepspeed="zero2")), root, workers=1)
 
 
 def test_tensorboard_files_are_written_beside_the_checkpoints(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run_small(tmp_path, tensorboard=True)
-    assert list((tmp_path / train.TENSORBOARD).rglob("events.out.tfevents.*"))
+    assert list((tmp_path / project.TENSORBOARD).rglob("events.out.tfevents.*"))
 
 
 def test_a_preset_that_is_changed_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dsr import project
 from dsr.audit import labels as stability
 from dsr.audit.attackers import (
     ATTACKERS,
@@ -69,20 +70,20 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     blind, table, leaks = _blind_report(pool, audit, processes)
     report |= blind
     report |= _label_report(pool, params, root, processes)
-    write_json(root / "metrics/audit.json", report)
-    with whole_file(root / "metrics/plots/audit.csv") as partial:
+    write_json(root / project.AUDIT_METRICS, report)
+    with whole_file(root / project.PLOTS / "audit.csv") as partial:
         partial.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(partial, index=False, float_format="%.4f")
     _show(report)
     if leaks:
         raise StageError(
-            f"questions are answered without the video: {'; '.join(leaks)}. See `attackers` in metrics/audit.json for "
-            "what finds it; the remedy is in what quartets are matched on (questions/quartets/), not a higher limit"
+            f"questions are answered without the video: {'; '.join(leaks)}. See `attackers` in {project.AUDIT_METRICS} "
+            "for what finds it; the remedy is in what quartets are matched on (questions/quartets/), not a higher limit"
         )
 
 
 def _read_pool(root: Path) -> pd.DataFrame:
-    path = root / "data/qa/pool.parquet"
+    path = root / project.POOL
     try:
         pool = pd.read_parquet(path)
     except FileNotFoundError:
@@ -281,7 +282,7 @@ def _label_report(pool: pd.DataFrame, params: Params, root: Path, workers: int) 
     groups = list(rows.groupby("videoID", sort=True))
     tasks = [
         stability.ClipTask(
-            root / "data/cues" / f"{name}.npz", clips.get(str(name)), group[list(stability.COLUMNS)].to_dict("records")
+            root / project.CUES / f"{name}.npz", clips.get(str(name)), group[list(stability.COLUMNS)].to_dict("records")
         )
         for name, group in groups
     ]

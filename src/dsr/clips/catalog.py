@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from dsr import console
+from dsr import console, project
 from dsr.clips.video import frames_between, probe
 from dsr.console import StageError
 from dsr.files import sha256_file, write_parquet
@@ -28,7 +28,6 @@ from dsr.params import Params
 from dsr.workers import Failure, ended_after, map_isolated
 
 Row = dict[str, Any]
-CATALOG = Path("data/clips/catalog.parquet")
 COLUMNS = {
     "clip_id": str,
     "status": str,
@@ -111,7 +110,7 @@ class _Source:
 
     @property
     def folder(self) -> Path:
-        return self.root / "data" / "raw" / self.name
+        return self.root / project.RAW / self.name
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
@@ -120,7 +119,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     Raises:
         StageError: no such folder or table, a table that cannot be read, or no clip that can be used.
     """
-    folder = root / "data" / "raw" / params.clips.source
+    folder = root / project.RAW / params.clips.source
     header, lines = _read_table(folder)
     source = _Source(root, params.clips.source, _find_videos(folder))
     rows: list[Row] = []
@@ -137,7 +136,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     _refuse_copies(rows)
     _name_source_videos(rows, params.clips.source_video_pattern)
     rows.sort(key=lambda row: row["clip_id"])
-    _write(root / CATALOG, rows)
+    _write(root / project.CATALOG, rows)
     _report(rows, len(lines), len(unnamed), folder)
 
 
@@ -407,7 +406,7 @@ def _report(rows: list[Row], lines: int, unnamed: int, folder: Path) -> None:
     for row in failed[:_FAILURES_SHOWN]:
         console.warn(f"{row['clip_id']}: {row['reason']}")
     if len(failed) > _FAILURES_SHOWN:
-        console.warn(f"… and {len(failed) - _FAILURES_SHOWN} more: `reason` in {CATALOG}")
+        console.warn(f"… and {len(failed) - _FAILURES_SHOWN} more: `reason` in {project.CATALOG}")
     counts = {"rows of clips.csv": lines, "videos without a row": unnamed, "ok": len(rows) - len(failed)}
     counts |= {f"failed, {kind}": count for kind, count in sorted(kinds.items())}
     console.summary("catalog", counts)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dsr import console
+from dsr import console, project
 from dsr.console import StageError
 from dsr.cues import store
 from dsr.cues.backends import Backend, Clip, ClipFailure, Decoded, DecodingBackend, make_backend
@@ -25,7 +25,6 @@ from dsr.cues.store import Entry
 from dsr.params import Params
 from dsr.workers import Failure, map_isolated, reason
 
-CURATED = Path("data/clips/curated.parquet")
 _REASONS_SHOWN = 5
 
 
@@ -82,7 +81,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         StageError: nothing to do cues of; every clip failed, or more than `cues.max_clips_failed`.
     """
     clips = read_clips(root)
-    folder = root / store.FOLDER
+    folder = root / project.CUES
     backend = make_backend(params.cues)
     backend.start(root)
     swept = store.sweep(folder, [clip.clip_id for clip in clips])
@@ -109,20 +108,20 @@ def read_clips(root: Path) -> list[Clip]:
     Raises:
         StageError: no such table, a column is missing, or it keeps no clip.
     """
-    path = root / CURATED
+    path = root / project.CURATED
     if not path.exists():
-        raise StageError(f"{CURATED} does not exist: run the curate stage first")
+        raise StageError(f"{project.CURATED} does not exist: run the curate stage first")
     try:
         rows = pq.read_table(path).to_pylist()
         clips = [_clip(row, root) for row in rows if row["status"] == "kept"]
     except KeyError as error:
-        raise StageError(f"{CURATED} has no column {error}: run the curate stage again") from None
+        raise StageError(f"{project.CURATED} has no column {error}: run the curate stage again") from None
     except (ValueError, TypeError, OSError, pa.ArrowException) as error:
-        raise StageError(f"{CURATED} cannot be used ({reason(error)}): run the curate stage again") from None
+        raise StageError(f"{project.CURATED} cannot be used ({reason(error)}): run the curate stage again") from None
     if not clips:
-        raise StageError(f"{CURATED} keeps no clip: its column `reason` says why each was dropped")
+        raise StageError(f"{project.CURATED} keeps no clip: its column `reason` says why each was dropped")
     if len({clip.clip_id for clip in clips}) < len(clips):
-        raise StageError(f"{CURATED} names a clip twice: run the catalog stage again")
+        raise StageError(f"{project.CURATED} names a clip twice: run the catalog stage again")
     return clips
 
 
@@ -154,7 +153,7 @@ def _plan(backend: Backend, name: str, clips: Sequence[Clip], root: Path) -> tup
         except (OSError, ValueError) as error:
             entries[clip.clip_id] = _failed(reason(error), root)
             continue
-        found = store.current(root / store.FOLDER, clip, store.clip_key(clip, identity))
+        found = store.current(root / project.CUES, clip, store.clip_key(clip, identity))
         if found:
             entries[clip.clip_id] = found
         else:
@@ -166,7 +165,7 @@ def _make(
     backend: Backend, tasks: Sequence[_Task], root: Path, workers: int
 ) -> Generator[tuple[str, Entry], None, None]:
     with ExitStack() as stack:
-        extraction, items, ahead = _Extraction(backend, root / store.FOLDER), iter(tasks), {}
+        extraction, items, ahead = _Extraction(backend, root / project.CUES), iter(tasks), {}
         if isinstance(backend, DecodingBackend):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dsr-frames-")))
             items = stack.enter_context(closing(_decoded(backend, tasks, folder, backend.decoders * workers)))
@@ -244,4 +243,4 @@ def _report(entries: dict[str, Entry], kept: int, swept: store.Swept) -> None:
         )
     if swept.foreign:
         shown = ", ".join(swept.foreign[:_REASONS_SHOWN])
-        console.warn(f"{store.FOLDER} holds {len(swept.foreign)} entries that are no cues, left alone: {shown}")
+        console.warn(f"{project.CUES} holds {len(swept.foreign)} entries that are no cues, left alone: {shown}")

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dsr import project
 from dsr.cues.backends import Clip
 from dsr.cues.schema import SCHEMA_VERSION, ClipCues, CuesError, read_meta, write_cues
 from dsr.files import PARTIAL, sha256_json, write_json
 
-FOLDER = Path("data/cues")
-MANIFEST = "manifest.json"
+MANIFEST = project.CUES_MANIFEST.name
 _CLIP_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", re.ASCII)
 
 

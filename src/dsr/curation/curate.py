@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from dsr import console
-from dsr.clips.catalog import CATALOG
+from dsr import console, project
 from dsr.console import StageError
 from dsr.curation import rules
 from dsr.curation.curated import Curated
 from dsr.files import write_parquet
 from dsr.params import Curation, Params
-
-CURATED = Path("data/clips/curated.parquet")
 
 Backend = Callable[[Sequence[str], Curation], list[Curated]]
 """Captions to what was found, one for one and in their order; a caption that cannot be curated comes back with a
@@ -31,17 +28,17 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         StageError: no catalogue, or no clip is kept.
     """
     try:
-        catalogue = pd.read_parquet(root / CATALOG)
+        catalogue = pd.read_parquet(root / project.CATALOG)
     except FileNotFoundError:
-        raise StageError(f"{root / CATALOG} does not exist: run `dsr catalog` first") from None
+        raise StageError(f"{root / project.CATALOG} does not exist: run `dsr catalog` first") from None
     table = catalogue[catalogue["status"] == "ok"].sort_values("clip_id", ignore_index=True)
     found = BACKENDS[params.curation.backend](table["caption"].tolist(), params.curation)
     table = _with_found(table, found)
-    write_parquet(root / CURATED, table)
+    write_parquet(root / project.CURATED, table)
     _report(table)
     if not (table["status"] == "kept").any():
         first = f"; the first: {table['clip_id'][0]}: {table['reason'][0]}" if len(table) else ""
-        raise StageError(f"none of {len(table)} clips is kept{first}: see `reason` in {root / CURATED}")
+        raise StageError(f"none of {len(table)} clips is kept{first}: see `reason` in {root / project.CURATED}")
 
 
 def _with_found(table: pd.DataFrame, found: list[Curated]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from dsr import console
+from dsr import console, project
 from dsr.console import StageError
 from dsr.params import Params
 from dsr.weights import BACKBONE, PUBLISHED_WEIGHTS, Weight, foundation_weights, missing_files
@@ -78,9 +78,9 @@ def needed_weights(params: Params) -> list[Weight]:
 def missing_source(params: Params, root: Path) -> list[str]:
     """The folder of clips, unless a stage makes it."""
     source = params.clips.source
-    if source == "simulated" or (root / "data/raw" / source).is_dir():
+    if source == "simulated" or (root / project.RAW / source).is_dir():
         return []
-    return [f"data/raw/{source}/ (clips.source): put the videos and their clips.csv there"]
+    return [f"{project.RAW / source}/ (clips.source): put the videos and their clips.csv there"]
 
 
 def _needed_packages(params: Params) -> list[str]:

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.stats import binomtest
 
-from dsr import console
+from dsr import console, project
 from dsr.console import StageError
 from dsr.evaluation.controls import SCORE
 from dsr.evaluation.metrics import ALL
@@ -26,7 +26,6 @@ from dsr.files import write_json
 from dsr.intervals import interval, resampled_means
 from dsr.questions.language.templates import TYPES
 
-PREDICTIONS = "data/predictions/bench.parquet"
 _NEEDED = ("control", "qa_id", "asked", "type", "source_video", "correct", "status")
 
 
@@ -129,24 +128,25 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def _read(root: Path, name: str) -> pd.DataFrame:
-    for path in (Path(name), Path(name) / PREDICTIONS, root / name):
+    own = project.BENCH_PREDICTIONS
+    # The project's files come before those of the current folder, which may be another project's.
+    places = (root / own,) if name == "workspace" else (root / name, root / name / own, Path(name), Path(name) / own)
+    for path in places:
         if path.is_file():
             try:
                 return pd.read_parquet(path)
             except (OSError, ValueError) as error:
                 raise StageError(f"{path} is not a parquet file: {error}") from None
-    if name == "workspace":
-        return _read(root, PREDICTIONS)
     import dvc.api
     from dvc.exceptions import DvcException
     from scmrepo.exceptions import SCMError
 
     try:
-        return pd.read_parquet(BytesIO(dvc.api.read(PREDICTIONS, repo=str(root), rev=name, mode="rb")))
+        return pd.read_parquet(BytesIO(dvc.api.read(str(own), repo=str(root), rev=name, mode="rb")))
     except (DvcException, SCMError, OSError, ValueError) as error:
         raise StageError(
             f"{name!r} is no file of predictions, no project folder, and no revision or experiment that has "
-            f"{PREDICTIONS} ({error}); `dvc pull` or `dvc exp show` may help"
+            f"{own} ({error}); `dvc pull` or `dvc exp show` may help"
         ) from None
 
 

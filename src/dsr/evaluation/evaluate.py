@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from dsr import console
+from dsr import console, project
 from dsr.console import StageError
 from dsr.evaluation import plots
 from dsr.evaluation.benchmarks import read_benchmark
@@ -28,7 +28,6 @@ from dsr.files import write_json, write_parquet
 from dsr.params import Evaluate, Params
 from dsr.questions.split import read_questions
 
-CACHE = Path("data/predictions/cache.sqlite")
 MOST_REASONS = 5
 """Reasons for missing questions that the closing table names."""
 MOST_CONTROLS = 3
@@ -42,13 +41,13 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         StageError: no benchmark or no question in it, no usable checkpoint, or not one question could be
         scored.
     """
-    questions = read_questions(root / "data/qa/bench.parquet")
+    questions = read_questions(root / project.BENCH)
     if questions.empty:
-        raise StageError("data/qa/bench.parquet holds no question: raise split.bench_fraction or use more clips")
-    scorer = make_scorer(questions, params.evaluate, root, root / "models/gsm", workers)
+        raise StageError(f"{project.BENCH} holds no question: raise split.bench_fraction or use more clips")
+    scorer = make_scorer(questions, params.evaluate, root, root / project.MODEL, workers)
     metrics, predictions, table = evaluate(questions, scorer, params.evaluate, root)
-    write_parquet(root / "data/predictions/bench.parquet", predictions)
-    write_json(root / "metrics/eval.json", metrics)
+    write_parquet(root / project.BENCH_PREDICTIONS, predictions)
+    write_json(root / project.EVAL_METRICS, metrics)
     score = predictions[predictions["control"] == SCORE]
     for name, rows in {
         "accuracy_by_type": plots.accuracy_rows(table),
@@ -57,7 +56,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         "calibration": plots.calibration_rows(metrics["calibration_bins"]),
         "accuracy_by_data_size": plots.data_size_rows(table, _train_questions(root)),
     }.items():
-        write_json(root / f"metrics/plots/{name}.json", rows)
+        write_json(root / project.PLOTS / f"{name}.json", rows)
 
 
 def run_benchmark(
@@ -74,11 +73,11 @@ def run_benchmark(
         StageError: no such benchmark, nothing readable in the folder, or not one question could be scored.
     """
     questions = read_benchmark(name, folder, variant)
-    scorer = make_scorer(questions, params.evaluate, root, checkpoint or root / "models/gsm", workers, folder)
+    scorer = make_scorer(questions, params.evaluate, root, checkpoint or root / project.MODEL, workers, folder)
     metrics, predictions, _ = evaluate(questions, scorer, params.evaluate, root)
     place = f"{name}-{variant}" if variant else name
-    write_parquet(root / f"data/predictions/{place}.parquet", predictions)
-    write_json(root / f"metrics/benchmarks/{place}.json", metrics)
+    write_parquet(root / project.PREDICTIONS / f"{place}.parquet", predictions)
+    write_json(root / project.BENCHMARK_METRICS / f"{place}.json", metrics)
 
 
 def make_scorer(
@@ -98,7 +97,7 @@ def make_scorer(
         from dsr.examples.video_files import VideoFiles, catalog_files
 
         files = catalog_files(root) if folder is None else _benchmark_files(questions)
-        cues = root / "data/cues" if folder is None else folder / "cues"
+        cues = root / project.CUES if folder is None else folder / "cues"
         return EndpointScorer(options.endpoint, VideoFiles(files, cues), questions)
     from dsr.evaluation.scorers.checkpoint import load_scorer
     from dsr.examples.benchmark_clips import BenchmarkClips
@@ -127,7 +126,7 @@ def evaluate(
     """
     controls = [*options.controls, *(ROTATIONS if options.rotations else ())]
     with ExitStack() as stack:
-        cache = stack.enter_context(PredictionCache(root / CACHE if options.cache else None))
+        cache = stack.enter_context(PredictionCache(root / project.PREDICTION_CACHE if options.cache else None))
         runs = [predict(questions, scorer, SCORE, options.parser, cache)]
         if (runs[0]["status"] == "missing").all():
             reason = runs[0]["reason"].iloc[0]
@@ -162,7 +161,7 @@ def _benchmark_files(questions: pd.DataFrame) -> dict[str, Path]:
 
 
 def _train_questions(root: Path) -> int:
-    path = root / "data/qa/train.parquet"
+    path = root / project.TRAIN
     return int(pq.read_metadata(path).num_rows) if path.is_file() else 0
 
 

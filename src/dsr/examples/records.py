@@ -18,12 +18,10 @@ import torch
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from dsr import console
-from dsr.clips.catalog import CATALOG
+from dsr import console, project
 from dsr.clips.video import VideoError, read_frames
 from dsr.console import StageError
 from dsr.cues.schema import ClipCues, CuesError, read_cues
-from dsr.cues.store import FOLDER
 from dsr.model.chat import LETTERS, encode
 from dsr.model.geometry_encoders import ENCODERS, FRAMES, Grid
 
@@ -166,9 +164,9 @@ class ClipStore:
         return "" if not file or (self.root / file).is_file() else f"no video: {file} does not exist"
 
     def _read_cues(self, clip_id: str) -> ClipCues:
-        path = self.root / FOLDER / f"{clip_id}.npz"
+        path = self.root / project.CUES / f"{clip_id}.npz"
         if not path.is_file():
-            raise CuesError(f"no cues: {FOLDER / path.name} does not exist")
+            raise CuesError(f"no cues: {project.CUES / path.name} does not exist")
         return read_cues(path, skip=("mask_rle", "mask_offsets"))
 
     def _decode(self, clip_id: str) -> Video:
@@ -194,9 +192,9 @@ class ClipStore:
 
 def _catalog_files(root: Path) -> dict[str, str]:
     try:
-        catalog = pd.read_parquet(root / CATALOG, columns=["clip_id", "status", "file"])
+        catalog = pd.read_parquet(root / project.CATALOG, columns=["clip_id", "status", "file"])
     except FileNotFoundError:
-        raise StageError(f"{root / CATALOG} does not exist: run `dsr catalog`") from None
+        raise StageError(f"{root / project.CATALOG} does not exist: run `dsr catalog`") from None
     catalog = catalog[catalog["status"] == "ok"]
     return dict(zip(catalog["clip_id"], catalog["file"], strict=True))
 

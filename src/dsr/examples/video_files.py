@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dsr.clips.catalog import CATALOG
+from dsr import project
 from dsr.clips.video import VideoError, probe, read_frames, uniform_frames
 from dsr.console import StageError
 from dsr.cues.schema import MASKS, ClipCues, CuesError, read_cues
@@ -28,9 +28,9 @@ def catalog_files(root: Path) -> dict[str, Path]:
         StageError: there is no catalogue.
     """
     try:
-        catalog = pd.read_parquet(root / CATALOG, columns=["clip_id", "status", "file"])
+        catalog = pd.read_parquet(root / project.CATALOG, columns=["clip_id", "status", "file"])
     except FileNotFoundError:
-        raise StageError(f"{root / CATALOG} does not exist: run `dsr catalog`") from None
+        raise StageError(f"{root / project.CATALOG} does not exist: run `dsr catalog`") from None
     usable = catalog[(catalog["status"] == "ok") & (catalog["file"] != "")]
     return {clip: root / file for clip, file in zip(usable["clip_id"], usable["file"], strict=True)}
 

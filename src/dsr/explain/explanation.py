@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dsr import project
 from dsr.audit.labels import CHECKS, all_versions, confirmed_labels, exact_cues, find_form
 from dsr.console import StageError
 from dsr.cues.backends import Clip
 from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
-from dsr.cues.store import FOLDER, cue_path
+from dsr.cues.store import cue_path
 from dsr.explain.evidence import Reading
 from dsr.explain.frames import find_clip
 from dsr.explain.free_form_reading import read_family
@@ -35,7 +36,6 @@ from dsr.questions.engine.scene import Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, family_moments, signal_states
 from dsr.questions.language.templates import Form, answer_text, num_axes
 
-POOL = Path("data/qa/pool.parquet")
 VERSIONS = ("as they are", "ensemble", "fresh noise", "other noise", "exact truth")
 """Of the cues, in the order of a version's index in `Explanation.origin`."""
 LETTERS = "ABCD"
@@ -111,7 +111,7 @@ def explain(params: Params, root: Path, qa_id: str) -> tuple[Explanation, ClipCu
     Raises:
         StageError: no pool, no such question (the nearest ids are named), no usable cues.
     """
-    row, quartet = find_question(root / POOL, qa_id)
+    row, quartet = find_question(root / project.POOL, qa_id)
     clip = find_clip(root, row["videoID"])
     cues = read_clip_cues(root, row["videoID"])
     truth = clip if params.cues.backend == "simulated" else None
@@ -148,7 +148,7 @@ def read_clip_cues(root: Path, clip_id: str) -> ClipCues:
         StageError: there are none, or they cannot be read.
     """
     try:
-        return read_cues(cue_path(root / FOLDER, clip_id), skip=PIXELWISE)
+        return read_cues(cue_path(root / project.CUES, clip_id), skip=PIXELWISE)
     except (CuesError, ValueError) as error:
         raise StageError(f"no cues of clip {clip_id}: {error}") from None
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsr import project
 from dsr.clips.video import VideoError, read_frames
 from dsr.console import warn
 from dsr.cues.backends import Clip
-from dsr.cues.extract import CURATED, read_clips
+from dsr.cues.extract import read_clips
 from dsr.cues.schema import ClipCues
 from dsr.explain.palette import FAINT, GREY
 
@@ -38,7 +39,7 @@ class Box:
 
 def find_clip(root: Path, clip_id: str) -> Clip | None:
     """The clip's row of curated.parquet; None where there is none, which costs the video (and the truth) alone."""
-    if not (root / CURATED).exists():
+    if not (root / project.CURATED).exists():
         return None
     return next((clip for clip in read_clips(root) if clip.clip_id == clip_id), None)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dsr import project
 from dsr.console import StageError, summary
 from dsr.cues.backends import Clip
 from dsr.cues.schema import ClipCues, CuesError, read_cues
-from dsr.cues.store import FOLDER, MANIFEST, cue_path, read_manifest
+from dsr.cues.store import cue_path, read_manifest
 from dsr.explain.frames import find_clip
 from dsr.params import Params
 
@@ -54,7 +55,7 @@ def find_cues(root: Path, clip_id: str) -> ClipCues:
         StageError: there are none; why, if the manifest knows, or else clips that have some.
     """
     try:
-        path = cue_path(root / FOLDER, clip_id)
+        path = cue_path(root / project.CUES, clip_id)
     except ValueError as error:
         raise StageError(str(error)) from None
     if path.exists():
@@ -63,7 +64,7 @@ def find_cues(root: Path, clip_id: str) -> ClipCues:
         except CuesError as error:
             raise StageError(str(error)) from None
     try:
-        clips = read_manifest(root / FOLDER)["clips"]
+        clips = read_manifest(root / project.CUES)["clips"]
     except CuesError as error:
         raise StageError(str(error)) from None
     if clip_id in clips:
@@ -71,7 +72,7 @@ def find_cues(root: Path, clip_id: str) -> ClipCues:
         raise StageError(f"clip {clip_id} has no cues: {reason}")
     known = sorted(name for name, entry in clips.items() if entry.get("status") == "ok")
     raise StageError(
-        f"{FOLDER / MANIFEST} knows no clip {clip_id!r}; it has {len(known)}, such as {', '.join(known[:3])}"
+        f"{project.CUES_MANIFEST} knows no clip {clip_id!r}; it has {len(known)}, such as {', '.join(known[:3])}"
     )
 
 

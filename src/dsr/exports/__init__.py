@@ -8,6 +8,7 @@ counted.
 from collections.abc import Callable
 from pathlib import Path
 
+from dsr import project
 from dsr.console import StageError, summary, warn
 from dsr.exports import conversations, lmms_eval, vlmevalkit
 from dsr.exports.exported import Exported, read_exported
@@ -31,7 +32,7 @@ def run(root: Path, name: str, output: Path, questions: str) -> None:
     """
     if name not in EXPORTS:
         raise StageError(f"unknown format {name!r}; known: {', '.join(EXPORTS)}")
-    path = root / f"data/qa/{questions}.parquet" if questions in ("bench", "train") else Path(questions)
+    path = root / project.QA / f"{questions}.parquet" if questions in ("bench", "train") else Path(questions)
     exported, left_out = read_exported(root, path, output)
     if not exported:
         raise StageError(f"not one question of {path} has a video; the first: {next(iter(left_out), 'no questions')}")

@@ -10,10 +10,11 @@ from pathlib import Path
 import av
 import numpy as np
 
+from dsr import project
 from dsr.clips.video import VideoError, probe, read_frames
 from dsr.console import track
 from dsr.cues.schema import PIXELWISE, CuesError, read_cues
-from dsr.cues.store import FOLDER, cue_path
+from dsr.cues.store import cue_path
 from dsr.examples.video_files import catalog_files
 from dsr.files import whole_file
 from dsr.mcq import read_row
@@ -81,9 +82,9 @@ def _place_video(root: Path, file: Path | None, clip_id: str, shown_frames: int 
     """Link a clip's video into the folder, or write the part of it that is shown."""
     if file is None:
         raise VideoError("no video (trajectories alone)")
-    path = cue_path(root / FOLDER, clip_id)
+    path = cue_path(root / project.CUES, clip_id)
     if not path.is_file():
-        raise CuesError(f"no cues: {FOLDER / path.name} does not exist")
+        raise CuesError(f"no cues: {project.CUES / path.name} does not exist")
     index = read_cues(path, skip=PIXELWISE).frame_index
     info = probe(file)
     cut = shown_frames is not None and shown_frames < len(index)

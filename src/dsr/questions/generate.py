@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dsr import project
 from dsr.console import StageError, num_workers, summary, track
 from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
-from dsr.cues.store import FOLDER, cue_path
+from dsr.cues.store import cue_path
 from dsr.files import write_json, write_parquet
 from dsr.params import QA, Params
 from dsr.questions.engine.candidates import (
@@ -40,7 +41,7 @@ from dsr.workers import Failure, map_isolated
 LETTERS = "ABCD"
 _CLIPS_AT_ONCE = 64
 _PROBLEMS_SHOWN = 5
-NO_CUES = "no cues: see data/cues/manifest.json"
+NO_CUES = f"no cues: see {project.CUES_MANIFEST}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,21 +109,21 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
             f"no quartet of questions among {counts['candidates']} candidates of {len(clips)} clips: "
             f"add clips, raise qa.candidates, or lower qa.answer_margin{nothing}"
         )
-    write_parquet(root / "data/qa/pool.parquet", pool)
+    write_parquet(root / project.POOL, pool)
     report = _report(pool, clips, counts, problems)
-    write_json(root / "metrics/qa.json", report)
+    write_json(root / project.QA_METRICS, report)
     _show(report)
 
 
 def _read_clips(root: Path) -> pd.DataFrame:
     """The kept clips: clip_id, source_video, category."""
-    path = root / "data/clips/curated.parquet"
+    path = root / project.CURATED
     if not path.exists():
         raise StageError(f"{path} does not exist: run `dsr curate` and `dsr cues` first, or `dvc repro`")
     table = pd.read_parquet(path)
     clips = table.loc[table.status == "kept", ["clip_id", "source_video", "category"]].copy()
-    if not any(cue_path(root / FOLDER, clip_id).exists() for clip_id in clips.clip_id):
-        raise StageError(f"no clip of {path} has cues under data/cues/: see data/cues/manifest.json")
+    if not any(cue_path(root / project.CUES, clip_id).exists() for clip_id in clips.clip_id):
+        raise StageError(f"no clip of {path} has cues under {project.CUES}/: see {project.CUES_MANIFEST}")
     return clips
 
 
@@ -165,7 +166,7 @@ def offer(root: Path, clip_ids: Sequence[str], qa: QA) -> Offered:
 def _read_cues(root: Path, clip_ids: Sequence[str]) -> tuple[list[tuple[str, ClipCues]], dict[str, str]]:
     cues, problems = [], {}
     for clip_id in clip_ids:
-        path = cue_path(root / FOLDER, clip_id)
+        path = cue_path(root / project.CUES, clip_id)
         try:
             cues.append((clip_id, read_cues(path, skip=PIXELWISE)))
         except CuesError as error:

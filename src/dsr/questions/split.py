@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from dsr import console
+from dsr import console, project
 from dsr.console import StageError
 from dsr.files import write_parquet
 from dsr.params import Params
@@ -31,10 +31,10 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         StageError: no questions, all of them in one block, a bad row, or a pool whose blocks part a source
             video or a quartet.
     """
-    pool = read_questions(root / "data/qa/pool.parquet")
+    pool = read_questions(root / project.POOL)
     train, bench = split(pool, params.split.bench_fraction, params.split.seed)
-    write_parquet(root / "data/qa/train.parquet", train)
-    write_parquet(root / "data/qa/bench.parquet", bench)
+    write_parquet(root / project.TRAIN, train)
+    write_parquet(root / project.BENCH, bench)
     _report(train, bench, params.split.bench_fraction)
 
 
@@ -90,11 +90,11 @@ def split(pool: pd.DataFrame, bench_fraction: float, seed: int) -> tuple[pd.Data
     """
     if pool.empty:
         raise StageError(
-            "data/qa/pool.parquet holds no question: the qa stage's closing table says why candidates went "
+            f"{project.POOL} holds no question: the qa stage's closing table says why candidates went "
             "unused; more clips (simulate.num_clips, or your own) make more quartets"
         )
     if "block" not in pool:
-        raise StageError("data/qa/pool.parquet has no column `block`: only a pool made by the qa stage can be split")
+        raise StageError(f"{project.POOL} has no column `block`: only a pool made by the qa stage can be split")
     counts = pd.crosstab(pool["block"], pool["type"])
     if len(counts) < 2:
         raise StageError(
@@ -110,7 +110,7 @@ def split(pool: pd.DataFrame, bench_fraction: float, seed: int) -> tuple[pd.Data
         shared = sorted((set(train[column]) & set(bench[column])) - {""})
         if shared:
             raise StageError(
-                f"data/qa/pool.parquet: {len(shared)} {what}s are in several blocks, {shared[0]!r} for one: "
+                f"{project.POOL}: {len(shared)} {what}s are in several blocks, {shared[0]!r} for one: "
                 "run the qa stage again"
             )
     return train, bench

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from dsr import project
 from dsr.questions.language.templates import TYPES
 
 MOST_ROWS = 200
@@ -45,11 +46,11 @@ def read_contents(root: Path) -> Contents:
     """Read everything that a run of the pipeline has left in the project folder."""
     contents = Contents()
     files = _Files(root, contents.missing)
-    catalog, curated = files.table("data/clips/catalog.parquet"), files.table("data/clips/curated.parquet")
-    manifest = files.json("data/cues/manifest.json")
-    pool = files.table("data/qa/pool.parquet", ["videoID", "type", "quartet_id", "source_video"])
-    sides = {name: files.table(f"data/qa/{name}.parquet", ["type", "videoID"]) for name in ("train", "bench")}
-    counts, audit, scores = (files.json(f"metrics/{name}.json") for name in ("qa", "audit", "eval"))
+    catalog, curated = files.table(project.CATALOG), files.table(project.CURATED)
+    manifest = files.json(project.CUES_MANIFEST)
+    pool = files.table(project.POOL, ["videoID", "type", "quartet_id", "source_video"])
+    sides = {path.stem: files.table(path, ["type", "videoID"]) for path in (project.TRAIN, project.BENCH)}
+    counts, audit, scores = map(files.json, (project.QA_METRICS, project.AUDIT_METRICS, project.EVAL_METRICS))
     contents.clips = files.section("clips", _clips, catalog, curated, manifest)
     contents.questions = files.section("questions", _questions, pool, counts, sides, audit)
     contents.audit = files.section("audit", _audit, audit)
@@ -63,13 +64,13 @@ class _Files:
     root: Path
     missing: list[str]
 
-    def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
+    def table(self, name: Path, columns: list[str] | None = None) -> pd.DataFrame | None:
         return self._read(name, lambda path: pd.read_parquet(path, columns=columns))
 
-    def json(self, name: str) -> dict[str, Any] | None:
+    def json(self, name: Path) -> dict[str, Any] | None:
         return self._read(name, lambda path: json.loads(path.read_text()))
 
-    def _read(self, name: str, read: Callable[[Path], Any]) -> Any:
+    def _read(self, name: Path, read: Callable[[Path], Any]) -> Any:
         try:
             return read(self.root / name)
         except FileNotFoundError:

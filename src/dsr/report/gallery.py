@@ -8,14 +8,13 @@ from zlib import crc32
 
 import pandas as pd
 
+from dsr import project
 from dsr.console import StageError
-from dsr.explain.explanation import LETTERS, POOL, explain, explanation_text
+from dsr.explain.explanation import LETTERS, explain, explanation_text
 from dsr.explain.explanation_picture import draw_explanation
 from dsr.explain.pictures import jpeg_data_url
 from dsr.params import Params
 from dsr.questions.language.templates import TYPES
-
-PREDICTIONS = Path("data/predictions/bench.parquet")
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,12 @@ def choose(root: Path, each: int) -> dict[str, list[tuple[str, str]]]:
         StageError: no readable pool.
     """
     try:
-        pool = pd.read_parquet(root / POOL, columns=["qa_id", "type"])
+        pool = pd.read_parquet(root / project.POOL, columns=["qa_id", "type"])
     except (OSError, ValueError, KeyError) as error:
-        raise StageError(f"{POOL} cannot be read: {error}") from None
+        raise StageError(f"{project.POOL} cannot be read: {error}") from None
     try:
         columns = ["qa_id", "type", "control", "prediction", "correct", "status"]
-        table = pd.read_parquet(root / PREDICTIONS, columns=columns)
+        table = pd.read_parquet(root / project.BENCH_PREDICTIONS, columns=columns)
     except (OSError, ValueError, KeyError):
         return {"Questions": [(qa_id, "") for qa_id in _spread(pool, each)]}
     scored = table[(table["control"] == "score") & (table["status"] == "scored") & table["qa_id"].isin(pool["qa_id"])]
@@ -84,7 +83,8 @@ def _spread(questions: pd.DataFrame, count: int) -> list[str]:
 
 def cards(params: Params, root: Path, chosen: Sequence[tuple[str, str]]) -> Iterator[Card]:
     """The cards of chosen questions; one that cannot be explained says why."""
-    pool = pd.read_parquet(root / POOL, filters=[("qa_id", "in", [qa_id for qa_id, _ in chosen])]).set_index("qa_id")
+    wanted = [("qa_id", "in", [qa_id for qa_id, _ in chosen])]
+    pool = pd.read_parquet(root / project.POOL, filters=wanted).set_index("qa_id")
     for qa_id, prediction in chosen:
         row = pool.loc[qa_id]
         try:

@@ -10,13 +10,13 @@ from typing import Any
 
 import jinja2
 
+from dsr import project
 from dsr.console import StageError, summary, track, warn
 from dsr.files import write_bytes
 from dsr.params import Params
 from dsr.report.contents import MOST_ROWS, read_contents
 from dsr.report.gallery import Card, cards, choose
 
-REPORT = Path("metrics/report.html")
 MOST_BYTES = 10_000_000
 """A report stays below this: its gallery is cut, and says so."""
 
@@ -28,7 +28,7 @@ def run(params: Params, root: Path, path: Path | None = None, gallery: int = 8) 
         path: default metrics/report.html.
         gallery: most questions shown of those answered right, and of those answered wrong.
     """
-    path = path or root / REPORT
+    path = path or root / project.REPORT
     contents = read_contents(root)
     groups, left_out = _gallery(params, root, gallery)
     page = render({"contents": contents, "gallery": groups, "left_out": left_out, "most_rows": MOST_ROWS})

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dsr import project
 from dsr.console import StageError, num_workers, summary, track
 from dsr.files import write_bytes
 from dsr.params import Params, Simulate
@@ -16,7 +17,6 @@ from dsr.simulator.truth import write_truth
 from dsr.simulator.world import World, make_world
 from dsr.workers import Failure, map_isolated, reason
 
-FOLDER = Path("data/raw/simulated")
 _CLIPS_A_TASK = {True: 1, False: 50}
 """Rendering takes seconds a clip, a world without pixels milliseconds."""
 
@@ -57,7 +57,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         StageError: a clip could not be made; what was made stays.
     """
     options = params.simulate
-    folder = root / FOLDER
+    folder = root / project.SIMULATED
     folder.mkdir(parents=True, exist_ok=True)
     size = _CLIPS_A_TASK[options.render]
     tasks = [range(i, min(i + size, options.num_clips)) for i in range(0, options.num_clips, size)]

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 
+from dsr import project
 from dsr.console import StageError
 from dsr.params import Train
-
-DEEPSPEED = Path("configs/deepspeed")
 
 
 def processes_to_start(train: Train) -> int:
@@ -64,7 +63,7 @@ def deepspeed_config(train: Train, root: Path) -> str | None:
         raise StageError(
             f"train.deepspeed is {train.deepspeed!r}, but DeepSpeed is not installed: pip install 'dsr[deepspeed]'"
         )
-    path = root / DEEPSPEED / f"{train.deepspeed}.json"
+    path = root / project.DEEPSPEED / f"{train.deepspeed}.json"
     if not path.is_file():
         raise StageError(f"train.deepspeed: {path} does not exist")
     return str(path)

@@ -29,9 +29,8 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from dsr import console
+from dsr import console, project
 from dsr.console import StageError
-from dsr.cues.store import FOLDER, MANIFEST
 from dsr.examples.collate import Collator
 from dsr.examples.records import ClipStore, Example, Missing, load_examples
 from dsr.files import PARTIAL, sha256_file, sha256_json, write_json
@@ -42,7 +41,6 @@ from dsr.params import PRESETS, Params, Train
 from dsr.questions.split import read_questions
 from dsr.training.curriculum import PLAINNESS, SHARPNESS, Curriculum, option_scores, state_scores
 from dsr.training.launch import (
-    DEEPSPEED,
     deepspeed_config,
     is_first,
     processes_to_start,
@@ -53,11 +51,6 @@ from dsr.training.launch import (
 from dsr.training.lora import MARK, add_adapters, merge_adapters
 from dsr.training.progress import ACCURACIES, COMPLETE, Meter, ProgressCallback, duration, memory_gib
 
-QUESTIONS = Path("data/qa/train.parquet")
-MODEL = Path("models/gsm")
-CHECKPOINTS = Path("models/checkpoints")
-TENSORBOARD = CHECKPOINTS / "tensorboard"
-METRICS = Path("metrics/train")
 GEOMETRY = "merger and geometry"
 """Name of their parameter groups."""
 LOG_STEPS = 10
@@ -86,7 +79,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     warnings.filterwarnings("ignore", message="mtime may not be reliable")
     deepspeed = deepspeed_config(params.train, root)
     _warn_of_other_recipe(params)
-    table = read_questions(root / QUESTIONS)
+    table = read_questions(root / project.TRAIN)
     if params.train.max_questions:
         table = some(table, params.train.max_questions, params.train.seed)
     texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
@@ -97,11 +90,11 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     examples, missing = load_examples(table, store, console.num_workers(workers))
     _report_missing(missing, len(table), store)
     curriculum = make_curriculum(examples, params.train)
-    folder = root / CHECKPOINTS / run_key(params, root)
-    tensorboard = root / TENSORBOARD / folder.name if params.train.tensorboard else None
+    folder = root / project.CHECKPOINTS / run_key(params, root)
+    tensorboard = root / project.TENSORBOARD / folder.name if params.train.tensorboard else None
     trainer = make_trainer(model, processor, store, curriculum, params.train, folder, workers, deepspeed, tensorboard)
     if is_first():
-        trainer.add_callback(LiveCallback(root / METRICS))
+        trainer.add_callback(LiveCallback(root / project.TRAIN_METRICS))
     _show_groups(trainer)
     trainer.train(resume_from_checkpoint=last_complete(folder))
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if deepspeed else None
@@ -117,7 +110,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         **final_metrics(trainer.state.log_history),
     }
     if is_first():
-        write_model(root / MODEL, model, processor, summary, state, dtype)
+        write_model(root / project.MODEL, model, processor, summary, state, dtype)
         shutil.rmtree(folder, ignore_errors=True)
     wait_for_all()
     questions, tokens = trainer.meter.rates()
@@ -138,9 +131,9 @@ def some(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 
 def run_key(params: Params, root: Path) -> str:
     """Hash of what a run depends on: questions, cues, clips, parameters, and how many processes share a step."""
-    files = [QUESTIONS, FOLDER / MANIFEST, Path("data/clips/catalog.parquet")]
+    files = [project.TRAIN, project.CUES_MANIFEST, project.CATALOG]
     if params.train.deepspeed:
-        files.append(DEEPSPEED / f"{params.train.deepspeed}.json")
+        files.append(project.DEEPSPEED / f"{params.train.deepspeed}.json")
     sections = {name: dataclasses.asdict(getattr(params, name)) for name in ("gsm", "model", "train")}
     hashes = {str(file): sha256_file(root / file) for file in files if (root / file).is_file()}
     return sha256_json({"params": sections, "files": hashes, "processes": world_size()})[:16]
@@ -305,7 +298,7 @@ class GSMTrainer(Trainer):
         labels = inputs["labels"][:, -ANSWER_TOKENS:]
         if (labels == IGNORED).any() or (inputs["labels"] != IGNORED).sum() != labels.numel():
             step = self.state.global_step + 1
-            raise StageError(f"train: step {step} has a sample without an answer; check the answers of {QUESTIONS}")
+            raise StageError(f"train: step {step} has a sample without an answer; check the answers of {project.TRAIN}")
         # From the first place on that a loss reads: the end of the first option, or the answer.
         keep = ANSWER_TOKENS + 1
         if self.settings.option_loss and "packing" not in inputs:
@@ -522,7 +515,7 @@ def _report_missing(missing: Sequence[Missing], total: int, store: ClipStore) ->
     reasons = Counter(row.reason for row in missing)
     if len(missing) == total:
         common = "; ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(3))
-        raise StageError(f"{QUESTIONS}: none of its {total:,} questions can be used: {common}")
+        raise StageError(f"{project.TRAIN}: none of its {total:,} questions can be used: {common}")
     for reason, count in reasons.most_common():
         ids = [row.qa_id for row in missing if row.reason == reason]
         console.warn(f"{count:,} questions left out: {reason} ({', '.join(ids[:3])}{', …' if count > 3 else ''})")

@@ -1,0 +1,42 @@
+"""The files of the flow, as paths from the project folder on; dvc.yaml names the stages' outputs alike.
+
+data/raw/<source>/  ->  data/clips/  ->  data/cues/  ->  data/qa/  ->  models/gsm/  ->  data/predictions/, metrics/
+"""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DEEPSPEED = Path("configs/deepspeed")
+
+RAW = Path("data/raw")
+"""A folder for each `clips.source`, with videos and their clips.csv."""
+SIMULATED = RAW / "simulated"
+CATALOG = Path("data/clips/catalog.parquet")
+CURATED = Path("data/clips/curated.parquet")
+CUES = Path("data/cues")
+CUES_MANIFEST = CUES / "manifest.json"
+
+QA = Path("data/qa")
+POOL = QA / "pool.parquet"
+TRAIN = QA / "train.parquet"
+BENCH = QA / "bench.parquet"
+
+WEIGHTS = Path("models/weights")
+"""Published checkpoints; neither git nor DVC keeps them."""
+MODEL = Path("models/gsm")
+CHECKPOINTS = Path("models/checkpoints")
+"""Of runs of training that are not finished."""
+TENSORBOARD = CHECKPOINTS / "tensorboard"
+
+PREDICTIONS = Path("data/predictions")
+BENCH_PREDICTIONS = PREDICTIONS / "bench.parquet"
+PREDICTION_CACHE = PREDICTIONS / "cache.sqlite"
+
+METRICS = Path("metrics")
+QA_METRICS = METRICS / "qa.json"
+AUDIT_METRICS = METRICS / "audit.json"
+TRAIN_METRICS = METRICS / "train"
+EVAL_METRICS = METRICS / "eval.json"
+BENCHMARK_METRICS = METRICS / "benchmarks"
+PLOTS = METRICS / "plots"
+REPORT = METRICS / "report.html"
