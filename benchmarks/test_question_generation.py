@@ -21,11 +21,11 @@ from dsr.params import QA
 from dsr.questions.engine import candidates as candidates_module
 from dsr.questions.engine.answers import run_lengths
 from dsr.questions.engine.candidates import Candidates, find_candidates
-from dsr.questions.engine.free_form import Family
 from dsr.questions.engine.scene import Scene, build_scenes
 from dsr.questions.engine.signals import Drawn, Members, signal_states
 from dsr.questions.engine.survey import Found, Survey
 from dsr.questions.generate import Block, offer_cues, question_rows
+from dsr.questions.language.families import Family
 from dsr.questions.language.templates import Form, num_axes
 from dsr.questions.quartets.matching import Matching, match_quartets
 from dsr.questions.quartets.text_balance import Propensity, fit

@@ -11,7 +11,7 @@ import pytest
 from dsr.audit.attackers import CHANCE, LETTERS, VIEWS, credits, folds_of_blocks, read_questions
 from dsr.audit.audit import STRONGEST, _best_elsewhere, accuracy_table, blind_credits, find_leaks
 from dsr.params import Audit
-from dsr.questions.engine.candidates import FORMS
+from dsr.questions.language.families import FORMS
 from dsr.questions.language.templates import Answer, answer_text, encode_states, mention, question_text
 
 BLOCKS, QUARTETS = 4, 80

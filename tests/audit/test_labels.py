@@ -20,8 +20,9 @@ from dsr.audit.labels import (
 from dsr.cues.backends import Clip
 from dsr.cues.schema import ClipCues, write_cues
 from dsr.params import QA, Ensemble
-from dsr.questions.engine.candidates import FORMS, describe_answer, find_candidates
+from dsr.questions.engine.candidates import describe_answer, find_candidates
 from dsr.questions.engine.scene import build_scene
+from dsr.questions.language.families import FORMS
 from dsr.simulator.truth import write_truth
 from tests.cues.worlds import walk
 from tests.scenes import random_cues

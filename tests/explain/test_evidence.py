@@ -11,11 +11,11 @@ from dsr.explain import explanation
 from dsr.explain.explanation import Explanation, as_drawn, explain_question
 from dsr.explain.free_form_reading import READERS
 from dsr.params import QA, Ensemble
-from dsr.questions.engine.candidates import FORMS, find_candidates
+from dsr.questions.engine.candidates import find_candidates
 from dsr.questions.engine.conditions import Condition
-from dsr.questions.engine.free_form import FAMILIES, Family
 from dsr.questions.engine.scene import build_scene
 from dsr.questions.engine.signals import Members, signal_states, told_between
+from dsr.questions.language.families import FAMILIES, FORMS, Family
 from tests.scenes import looking, make_cues, random_cues
 
 NOISY = QA(candidates=4800, ensemble=Ensemble(members=12, margin=4.0, across=0.5))

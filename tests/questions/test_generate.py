@@ -15,11 +15,10 @@ import pytest
 from dsr.console import StageError
 from dsr.cues.schema import ClipCues, write_cues
 from dsr.params import QA, Params
-from dsr.questions.engine.free_form import FAMILIES
 from dsr.questions.engine.scene import build_scene
 from dsr.questions.generate import COLUMNS, run
-from dsr.questions.language.templates import FORMS as TEMPLATES
-from dsr.questions.language.templates import TYPES, encode_states, parse_answer
+from dsr.questions.language.families import FAMILIES
+from dsr.questions.language.templates import TEMPLATES, TYPES, encode_states, parse_answer
 from tests.questions.reference import answer_of
 from tests.scenes import hide, random_cues
 

@@ -24,10 +24,10 @@ from dsr.cues.schema import PIXELWISE, ClipCues, read_cues
 from dsr.geometry.frames import rotations_from_vectors
 from dsr.params import QA, CueNoise, Ensemble
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
-from dsr.questions.engine.candidates import FORMS, MAX_TARGETS
-from dsr.questions.engine.free_form import Family
+from dsr.questions.engine.candidates import MAX_TARGETS
 from dsr.questions.engine.scene import Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, signal_states
+from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.reading import read_question
 from dsr.questions.language.templates import Form, encode_states, num_axes
 from dsr.simulator.truth import read_truth

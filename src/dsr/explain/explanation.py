@@ -29,11 +29,11 @@ from dsr.explain.measurement import measure_template
 from dsr.explain.template_reading import read_template
 from dsr.params import QA, Params
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
-from dsr.questions.engine.candidates import FORMS, MAX_TARGETS
+from dsr.questions.engine.candidates import MAX_TARGETS
 from dsr.questions.engine.conditions import Condition
-from dsr.questions.engine.free_form import Family
 from dsr.questions.engine.scene import Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, family_moments, signal_states
+from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.templates import Form, answer_text, num_axes
 
 VERSIONS = ("as they are", "ensemble", "fresh noise", "other noise", "exact truth")

@@ -15,7 +15,8 @@ from dsr.geometry.frames import express
 from dsr.geometry.signals import length
 from dsr.params import QA
 from dsr.questions.engine.conditions import DEPTHS, Condition
-from dsr.questions.engine.free_form import ORDERS, PAIRS, Family, Moments
+from dsr.questions.engine.free_form import Moments
+from dsr.questions.language.families import ORDERS, PAIRS, Family
 
 ROLES = ("a", "b", "c")
 _RATIO, _SPEED = "qa.ratio_tolerance", "qa.speed_tolerance"

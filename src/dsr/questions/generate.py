@@ -24,7 +24,6 @@ from dsr.files import write_json, write_parquet
 from dsr.params import QA, Params
 from dsr.questions.engine.candidates import (
     FORM_TYPES,
-    FORMS,
     STABLE,
     Candidates,
     describe_answer,
@@ -32,6 +31,7 @@ from dsr.questions.engine.candidates import (
 )
 from dsr.questions.engine.scene import KINDS, build_scenes
 from dsr.questions.engine.survey import ANSWERED
+from dsr.questions.language.families import FORMS
 from dsr.questions.language.templates import NUM_WORDINGS, TYPES, mention, question_text
 from dsr.questions.quartets.blocks import assign_blocks
 from dsr.questions.quartets.matching import QUARTET, match_quartets

@@ -10,13 +10,12 @@ import pytest
 
 from dsr.cues.schema import ClipCues
 from dsr.params import QA, Ensemble
-from dsr.questions.engine.candidates import FORM_TYPES, FORMS, STABLE, Candidates, _pack, find_candidates
-from dsr.questions.engine.free_form import Family
+from dsr.questions.engine.candidates import FORM_TYPES, STABLE, Candidates, _pack, find_candidates
 from dsr.questions.engine.scene import CAMERA, OBJECT, Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, signal_states
 from dsr.questions.engine.survey import ANSWERED
-from dsr.questions.language.templates import FORMS as TEMPLATES
-from dsr.questions.language.templates import TYPES, Form, num_axes
+from dsr.questions.language.families import FORMS, Family
+from dsr.questions.language.templates import TEMPLATES, TYPES, Form, num_axes
 from tests.questions.close_calls import decided
 from tests.questions.reference import answer_of, states_of
 from tests.scenes import WIDTH, heading, hide, looking, make_cues, random_cues

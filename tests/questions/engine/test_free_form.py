@@ -5,15 +5,17 @@ said otherwise; left of it is +y.
 """
 
 import string
+from functools import partial
 
 import numpy as np
 import pytest
 
 from dsr.cues.schema import ClipCues
 from dsr.params import QA, Ensemble
-from dsr.questions.engine.free_form import FAMILIES, NO_ANSWER, ORDERS
+from dsr.questions.engine.free_form import NO_ANSWER, RULES
 from dsr.questions.engine.scene import build_scene
 from dsr.questions.engine.signals import Drawn, Members, signal_states
+from dsr.questions.language.families import FAMILIES, ORDERS
 from tests.scenes import heading, looking, make_cues
 
 FRAMES = 33
@@ -54,7 +56,8 @@ def spelled(*order: int) -> str:
 
 def test_at_least_twelve_families_and_each_has_four_answers_that_differ() -> None:
     assert len({f.signal for f in FAMILIES}) == len(FAMILIES) >= 12
-    assert len({f.decide if not hasattr(f.decide, "func") else f.decide.func for f in FAMILIES}) >= 12
+    assert {f.signal for f in FAMILIES} == set(RULES)
+    assert len({rule.func if isinstance(rule, partial) else rule for rule in RULES.values()}) >= 12
     assert all(len(set(f.answers)) == len(f.answers) >= 4 for f in FAMILIES)
     assert all(answer[0].isupper() and answer.endswith(".") for f in FAMILIES for answer in f.answers)
 

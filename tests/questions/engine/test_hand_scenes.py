@@ -15,7 +15,7 @@ from dsr.params import QA, Ensemble
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.scene import Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, signal_states, told_between
-from dsr.questions.language.templates import FORMS, answer_text, num_axes
+from dsr.questions.language.templates import TEMPLATES, answer_text, num_axes
 from tests.questions.reference import states_of
 from tests.scenes import heading, looking, make_cues
 
@@ -160,7 +160,7 @@ def scene_of(clip: ClipCues) -> Scene:
 def ask(clip: ClipCues, kind: str, viewer: int, targets: list[int], frames: list[int]) -> str | None:
     """The answer's sentence; None where there is none. Entity 0 is the camera, -1 no viewer."""
     scene, qa = scene_of(clip), QA()
-    form = next(f for f in FORMS if f.type == kind and f.num_targets == len(targets))
+    form = next(f for f in TEMPLATES if f.type == kind and f.num_targets == len(targets))
     drawn = Drawn(np.array([viewer]), np.array([[*targets, -1][:2]]), np.array([frames]))
     signal, states, valid = signal_states(scene, form, drawn, qa, Members(scene, slice(None)))
     assert signal.shape[:2] == states.shape[:2] or form.signal in ("dis", "spd")
@@ -468,7 +468,7 @@ def test_every_form_is_asked_from_every_kind_of_viewpoint() -> None:
     asked = {(kind, len(targets), min(viewer, 1)) for _, kind, viewer, targets, _, answer in ALL if answer}
     wanted = {
         (form.type, form.num_targets, viewer)
-        for form in FORMS
+        for form in TEMPLATES
         for viewer in ((-1,) if form.viewer == "none" else (0, 1))
     }
     assert wanted - asked == set()
@@ -477,12 +477,12 @@ def test_every_form_is_asked_from_every_kind_of_viewpoint() -> None:
 def test_the_signal_is_what_was_measured() -> None:
     scene = scene_of(passing())
     drawn = Drawn(np.array([-1]), np.array([[1, 2]]), np.array([QUARTERS]))
-    form = next(f for f in FORMS if f.type == "rel_dis" and f.num_targets == 2)
+    form = next(f for f in TEMPLATES if f.type == "rel_dis" and f.num_targets == 2)
     signal, _, _ = signal_states(scene, form, drawn, QA(), Members(scene, slice(None)))
     # Lengths are in median depths: 4 (cube) and 6 (ball), as many of each, so 5.
     np.testing.assert_allclose(signal[0, :, 0], np.sqrt([20, 8, 4, 8, 20]) / 5, rtol=1e-5)
 
-    form = next(f for f in FORMS if f.type == "rel_dir" and f.num_targets == 1)
+    form = next(f for f in TEMPLATES if f.type == "rel_dir" and f.num_targets == 1)
     drawn = Drawn(np.array([0]), np.array([[2, -1]]), np.array([QUARTERS]))
     signal, _, _ = signal_states(scene, form, drawn, QA(), Members(scene, slice(None)))
     # Forward, left, up.
@@ -492,7 +492,7 @@ def test_the_signal_is_what_was_measured() -> None:
 def test_floors_are_shares_of_the_median_depth() -> None:
     # At y = 0 the pair is 2 apart, 0.4 of the median depth 5: a floor just below asks, one just above does not.
     scene = scene_of(passing())
-    form = next(f for f in FORMS if f.type == "rel_dis" and f.num_targets == 2)
+    form = next(f for f in TEMPLATES if f.type == "rel_dis" and f.num_targets == 2)
     drawn = Drawn(np.array([-1]), np.array([[1, 2]]), np.array([QUARTERS]))
     for floor, asked in ((0.399, True), (0.401, False)):
         _, _, valid = signal_states(scene, form, drawn, QA(min_distance=floor), Members(scene, slice(None)))
@@ -519,7 +519,7 @@ def test_a_distance_that_comes_back_between_two_moments_is_not_asked_about() -> 
     swing = cues(looking([0, 0, 0], [1, 0, 0]), ball=(path(5 - 1.5 * np.sin(np.pi * frames / 6) ** 2, 0), None))
     scene = scene_of(swing)
     exact = Members(scene, slice(0, 1))
-    form = next(f for f in FORMS if f.type == "rel_dis" and f.num_targets == 1)
+    form = next(f for f in TEMPLATES if f.type == "rel_dis" and f.num_targets == 1)
     drawn = Drawn(np.array([0]), np.array([[1, -1, -1]]), np.array([[0, 6, 12, 18, 24]]))
     _, states, valid = signal_states(scene, form, drawn, QA(), exact)
     assert valid.all()

@@ -10,7 +10,7 @@ from dsr.params import QA, Ensemble
 from dsr.questions.engine.scene import CAMERA, OBJECT, Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, signal_states
 from dsr.questions.engine.survey import Found, Survey
-from dsr.questions.language.templates import FORMS, Form
+from dsr.questions.language.templates import TEMPLATES, Form
 from tests.questions.close_calls import decided
 from tests.questions.engine.test_candidates import decode
 from tests.questions.reference import answer_of
@@ -47,7 +47,7 @@ def surveyed(seed: int, form: Form) -> tuple[Scene, Survey, np.ndarray, np.ndarr
     return scene, survey, viewer, targets, steps, survey.find(form, viewer, targets, steps, counts), counts
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f"{f.type}-{f.viewer}-{f.num_targets}")
+@pytest.mark.parametrize("form", TEMPLATES, ids=lambda f: f"{f.type}-{f.viewer}-{f.num_targets}")
 def test_it_finds_what_working_out_each_question_by_itself_finds(form: Form) -> None:
     found_in_all = close = total = 0
     for seed in range(3):
@@ -77,7 +77,7 @@ def test_it_finds_what_working_out_each_question_by_itself_finds(form: Form) -> 
     assert close < 0.1 * total
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f"{f.type}-{f.viewer}-{f.num_targets}")
+@pytest.mark.parametrize("form", TEMPLATES, ids=lambda f: f"{f.type}-{f.viewer}-{f.num_targets}")
 def test_its_answers_are_those_of_the_plain_reference(form: Form) -> None:
     scene, _, viewer, targets, _, found, _ = surveyed(0, form)
     for k in np.random.default_rng(0).permutation(len(found.answer))[:60]:
@@ -88,7 +88,7 @@ def test_its_answers_are_those_of_the_plain_reference(form: Form) -> None:
 
 
 def test_all_that_it_looks_at_is_accounted_for() -> None:
-    for form in FORMS:
+    for form in TEMPLATES:
         _, _, _, _, _, found, counts = surveyed(1, form)
         reasons = sum(n for name, n in counts.items() if name != "drawn" and not name.startswith("answered"))
         assert counts["drawn"] == len(found.answer) + reasons

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsr.questions.engine.candidates import FORMS
+from dsr.questions.language.families import FORMS
 from dsr.questions.language.reading import Mention, read_question
 from dsr.questions.language.templates import NUM_WORDINGS, mention, question_text
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsr.questions.language.templates import (
-    FORMS,
     NUM_WORDINGS,
+    TEMPLATES,
     TYPES,
     answer_text,
     encode_states,
@@ -102,15 +102,15 @@ def test_states_have_a_compact_code() -> None:
 def test_the_published_types_in_their_order() -> None:
     assert len(TYPES) == 13
     assert TYPES[-1] == "non_temp"
-    assert {form.type for form in FORMS} == set(TYPES[:-1])
+    assert {form.type for form in TEMPLATES} == set(TYPES[:-1])
 
 
-@pytest.mark.parametrize("form", FORMS, ids=form_id)
+@pytest.mark.parametrize("form", TEMPLATES, ids=form_id)
 def test_every_form_has_at_least_three_wordings_that_differ(form) -> None:
     assert len(set(form.wordings)) == len(form.wordings) >= 3
 
 
-@pytest.mark.parametrize("form", FORMS, ids=form_id)
+@pytest.mark.parametrize("form", TEMPLATES, ids=form_id)
 def test_no_wording_lacks_a_name_it_needs_or_names_what_it_does_not_need(form) -> None:
     needed = {"a"}
     if form.viewer != "none":
@@ -127,13 +127,13 @@ def test_no_wording_lacks_a_name_it_needs_or_names_what_it_does_not_need(form) -
 
 
 def test_relative_forms_follow_their_viewer_absolute_ones_do_not() -> None:
-    assert all(form.viewer in ("moving", "none") for form in FORMS if form.type.startswith("rel_"))
-    assert all(form.viewer in ("fixed", "none") for form in FORMS if form.type.startswith("abs_"))
+    assert all(form.viewer in ("moving", "none") for form in TEMPLATES if form.type.startswith("rel_"))
+    assert all(form.viewer in ("fixed", "none") for form in TEMPLATES if form.type.startswith("abs_"))
     # The distance of a pair and a speed over the ground are the same for all eyes; directions never are.
-    assert {form.signal for form in FORMS if form.viewer == "none"} == {"dis", "spd", "spd_comp"}
+    assert {form.signal for form in TEMPLATES if form.viewer == "none"} == {"dis", "spd", "spd_comp"}
 
 
-@pytest.mark.parametrize("form", FORMS, ids=form_id)
+@pytest.mark.parametrize("form", TEMPLATES, ids=form_id)
 def test_questions_are_sentences_with_every_name_in_place(form) -> None:
     texts = Counter(question_text(form, wording, 0.5, 3.25, 0.5, NAMES) for wording in range(NUM_WORDINGS))
     # Every wording is reached, evenly: none is preferred by the draw of a wording number.
@@ -150,14 +150,14 @@ def test_questions_are_sentences_with_every_name_in_place(form) -> None:
         assert ("3.2 s" in text) == (form.signal != "dir_pred")
 
 
-@pytest.mark.parametrize("form", FORMS, ids=form_id)
+@pytest.mark.parametrize("form", TEMPLATES, ids=form_id)
 def test_a_missing_name_is_an_error_not_a_gap(form) -> None:
     with pytest.raises(KeyError):
         question_text(form, 0, 0.0, 1.0, 0.0, {})
 
 
 def test_a_label_with_braces_stays_text() -> None:
-    assert "{a} {0}" in question_text(FORMS[1], 0, 0.0, 1.0, 0.0, {"a": "{a} {0}", "b": "x"})
+    assert "{a} {0}" in question_text(TEMPLATES[1], 0, 0.0, 1.0, 0.0, {"a": "{a} {0}", "b": "x"})
 
 
 def test_tracks_are_mentioned_with_their_box_in_pixels_and_the_camera_as_it_is() -> None:

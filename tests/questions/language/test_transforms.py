@@ -14,10 +14,9 @@ from dsr.examples.views import change_cues
 from dsr.files import write_parquet
 from dsr.mcq import Question, read_row
 from dsr.params import QA, Ensemble, Params
-from dsr.questions.engine.candidates import FORMS
-from dsr.questions.engine.free_form import Family
 from dsr.questions.engine.scene import build_scene
 from dsr.questions.generate import run
+from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.reading import read_question
 from dsr.questions.language.templates import encode_states, parse_answer
 from dsr.questions.language.transforms import (

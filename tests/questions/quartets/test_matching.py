@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from dsr.params import QA
 from dsr.questions.engine.answers import run_lengths
-from dsr.questions.engine.candidates import FORM_TYPES, FORMS, MAX_MOMENTS, MAX_TARGETS, Candidates, find_candidates
-from dsr.questions.engine.free_form import Family
+from dsr.questions.engine.candidates import FORM_TYPES, MAX_MOMENTS, MAX_TARGETS, Candidates, find_candidates
 from dsr.questions.engine.scene import Scene, build_scenes
+from dsr.questions.language.families import FORMS, Family
 from dsr.questions.quartets.matching import Matching, match_quartets
 from tests.questions.engine.test_candidates import decode
 from tests.questions.reference import answer_distance

@@ -7,7 +7,8 @@ import pytest
 
 from dsr.params import QA
 from dsr.questions.engine.answers import run_lengths
-from dsr.questions.engine.candidates import FORMS, MAX_MOMENTS, MAX_TARGETS, Candidates
+from dsr.questions.engine.candidates import MAX_MOMENTS, MAX_TARGETS, Candidates
+from dsr.questions.language.families import FORMS
 from dsr.questions.quartets.logit import fit_logit
 from dsr.questions.quartets.matching import match_quartets
 from dsr.questions.quartets.text_balance import answer_features, fit, text_numbers

@@ -17,14 +17,12 @@ import numpy as np
 from dsr.geometry.signals import length
 from dsr.params import QA
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
-from dsr.questions.engine.free_form import FAMILIES, Family
 from dsr.questions.engine.scene import CAMERA, OBJECT, Scene
 from dsr.questions.engine.signals import Drawn, Members, signal_states, told_between
 from dsr.questions.engine.survey import ANSWERED, Survey
-from dsr.questions.language.templates import FORMS as TEMPLATES
+from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.templates import TYPES, Form, answer_text, encode_states, num_axes
 
-FORMS: tuple[Form, ...] = (*TEMPLATES, *FAMILIES)
 MAX_MOMENTS = max(form.num_moments for form in FORMS)
 MAX_TARGETS = max(form.num_targets for form in FORMS)
 FORM_TYPES = np.array([TYPES.index(form.type) for form in FORMS])

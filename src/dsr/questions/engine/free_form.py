@@ -1,13 +1,11 @@
-"""Free-form questions (`non_temp`) whose answers are worked out on the trajectories, family by family.
+"""Answers of the free-form families, worked out on the trajectories.
 
-A family has one set of answers, so that questions of different clips can share their options; a target is
-therefore "the first named", not a label. Whatever is near a threshold has no answer (-1), and the ensemble sorts out
-what the cues' noise could turn. Letters: K questions, M moments, n targets, S ensemble members.
+Whatever is near a threshold has no answer (-1), and the ensemble sorts out what the cues' noise could turn.
+Letters: K questions, M moments, n targets, S ensemble members.
 """
 
-import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,12 +13,9 @@ import numpy as np
 from dsr.geometry.frames import express
 from dsr.geometry.signals import length
 from dsr.params import QA
-from dsr.questions.language.templates import Form, Viewer
+from dsr.questions.language.families import ORDERS, PAIRS
 
 NO_ANSWER = -1
-ORDINALS = ("first", "second", "third")
-ORDERS = tuple(itertools.permutations(range(3)))
-PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,183 +260,25 @@ def _signed_angles(before: np.ndarray, after: np.ndarray, up: np.ndarray) -> np.
     return np.arctan2(sine, (flat_before * flat_after).sum(axis=-2))
 
 
-@dataclass(frozen=True)
-class Family(Form):
-    """A free-form family: a form with its own answers."""
-
-    answers: tuple[str, ...] = ()
-    decide: Decide = field(kw_only=True)
-
-    @property
-    def num_moments(self) -> int:
-        return 9
-
-    @property
-    def needs_axes(self) -> bool:
-        return self.viewer != "none"
-
-
-_NAMED = "Three are named: first {a}, second {b}, third {c}. "
-_ORDER_ANSWERS = tuple(f"The {', then the '.join(ORDINALS[i] for i in order)}." for order in ORDERS)
-_COUNTS = ("Not once.", "Once.", "Twice.", "Three times.")
-_PAIR_NAMES = tuple(f"the {ORDINALS[i]} and the {ORDINALS[j]}" for i, j in PAIRS)
-_PAIR_ANSWERS = (
-    "No two of them.",
-    *(
-        f"{'; '.join(name for bit, name in enumerate(_PAIR_NAMES) if code >> bit & 1)}.".capitalize()
-        for code in range(1, 7)
-    ),
-    "Every two of them.",
-)
-
-
-def _family(
-    name: str,
-    viewer: Viewer,
-    num_targets: int,
-    decide: Decide,
-    answers: tuple[str, ...],
-    *wordings: str,
-    agent_target: bool = False,
-) -> Family:
-    if num_targets == 3:
-        wordings = tuple(_NAMED + w for w in wordings)
-    return Family("non_temp", name, viewer, num_targets, wordings, False, agent_target, answers=answers, decide=decide)
-
-
-FAMILIES: tuple[Family, ...] = (
-    _family(
-        "nearest_at_end",
-        "moving",
-        3,
+RULES: dict[str, Decide] = {
+    rule.__name__: rule
+    for rule in (
         nearest_at_end,
-        _ORDER_ANSWERS,
-        "In which order of distance from {viewer} are they at {end}, the nearest first?",
-        "Rank them by how near they are to {viewer} at {end}, beginning with the nearest.",
-    ),
-    _family(
-        "order_of_speed",
-        "none",
-        3,
         order_of_speed,
-        _ORDER_ANSWERS,
-        "Rank them by the ground that each covers {interval}, beginning with the most.",
-        "Which moves farthest {interval}, which comes next and which moves least?",
-    ),
-    _family(
-        "order_of_approach",
-        "moving",
-        3,
         order_of_approach,
-        _ORDER_ANSWERS,
-        "In which order do they come to their nearest point to {viewer} {interval}?",
-        "{Interval}, each is nearest to {viewer} at some moment: in which order?",
-    ),
-    _family(
-        "pairs_that_approach",
-        "none",
-        3,
         pairs_that_approach,
-        _PAIR_ANSWERS,
-        "Which of them are clearly closer together at {end} than at {start}?",
-        "Compare {end} with {start}: which pairs have come closer together?",
-    ),
-    _family(
-        "count_approaching",
-        "moving",
-        3,
         count_approaching,
-        ("None.", "One.", "Two.", "All three."),
-        "How many of them are clearly nearer to {viewer} at {end} than at {start}?",
-        "Compare {end} with {start}: how many of them have come closer to {viewer}?",
-    ),
-    _family(
-        "passing",
-        "moving",
-        2,
         passing,
-        ("It does not pass.", "It passes behind.", "It passes in front.", "It passes and comes back."),
-        "{Interval}, as seen by {viewer}, how does {a} pass {b} from side to side?",
-        "Through the eyes of {viewer} {interval}: does {a} pass {b}, and how?",
-    ),
-    _family(
-        "count_swaps",
-        "moving",
-        2,
         count_swaps,
-        _COUNTS,
-        "{Interval}, how many times do {a} and {b} exchange left and right as seen by {viewer}?",
-        "Through the eyes of {viewer} {interval}: how often do {a} and {b} change sides?",
-    ),
-    _family(
-        "count_reversals",
-        "moving",
-        1,
         count_reversals,
-        _COUNTS,
-        "{Interval}, how many times does {a} turn back between left and right as seen by {viewer}?",
-        "Through the eyes of {viewer} {interval}: how often does the sideways motion of {a} reverse?",
-    ),
-    _family(
-        "when_nearest",
-        "moving",
-        1,
         when_nearest,
-        ("At its start.", "In its first half.", "In its second half.", "At its end."),
-        "Take the time {interval}: when in it is {a} nearest to {viewer}?",
-        "When in the time {interval} does the distance between {viewer} and {a} have its least value?",
-    ),
-    _family(
-        "when_fastest",
-        "none",
-        1,
         when_fastest,
-        ("In the first quarter.", "In the second quarter.", "In the third quarter.", "In the last quarter."),
-        "Take the time {interval} in four equal parts: in which does {a} cover most ground?",
-        "In which quarter of the time {interval} is {a} fastest over the ground?",
-    ),
-    _family(
-        "path_shape",
-        "none",
-        1,
         path_shape,
-        ("It is straight.", "It bends to the left.", "It bends to the right.", "It comes back."),
-        "Seen from above, what shape has the path of {a} {interval}?",
-        "How does the path of {a} {interval} run, as drawn on the ground?",
-    ),
-    _family(
-        "turn_of_heading",
-        "none",
-        1,
         turn_of_heading,
-        ("Hardly at all.", "About a quarter turn to the left.", "About a quarter turn to the right.", "Half round."),
-        "How far has {a} turned at {end}, compared with how it faced at {start}?",
-        "{Interval}, by how much does the facing direction of {a} turn on the whole?",
-        agent_target=True,
-    ),
-    *(
-        _family(
-            f"side_after_turn_{name}",
-            "moving",
-            1,
-            partial(side_after_turn, degrees=degrees),
-            ("In front of it.", "To its left.", "Behind it.", "To its right."),
-            f"If {{viewer}} made {turn} on the spot at {{end}}, where would {{a}} then be?",
-            f"Imagine that at {{end}} {{viewer}} makes {turn} without moving away. Where is {{a}} then?",
-        )
-        for name, degrees, turn in (
-            ("left", 90.0, "a quarter turn to the left"),
-            ("right", -90.0, "a quarter turn to the right"),
-            ("round", 180.0, "half a turn"),
-        )
-    ),
-    _family(
-        "faced_target",
-        "moving",
-        3,
         faced_target,
-        ("The first.", "The second.", "The third.", "None of them."),
-        "Which of them does {viewer} face at {end}?",
-        "At {end}, towards which of them is {viewer} turned?",
-    ),
-)
+    )
+} | {
+    "side_after_turn_left": partial(side_after_turn, degrees=90.0),
+    "side_after_turn_right": partial(side_after_turn, degrees=-90.0),
+    "side_after_turn_round": partial(side_after_turn, degrees=180.0),
+}

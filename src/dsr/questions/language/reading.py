@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from dsr.questions.engine.candidates import FORMS
+from dsr.questions.language.families import FORMS
 
 ROLES = ("viewer", "a", "b", "c")
 _MENTION = r"the camera|the [^()\[\]]+? \(box \[[^\]]*\] at [\d.]+ s\)"

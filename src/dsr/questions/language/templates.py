@@ -82,7 +82,7 @@ class Form:
         return self.signal in ("dir", "ori", "dir_pred")
 
 
-FORMS = (
+TEMPLATES = (
     Form(
         "rel_dis",
         "dis",

@@ -7,19 +7,18 @@ is changed by the same rule, which is one to one, the right letter stays.
 - Backwards, a run of states is told in reverse. A change (of distance, of speed) changes its sign as well; a direction,
   an orientation and a comparison of speeds do not. What moves next (`dir_pred`) is what came before: not defined.
 - Mirrored, left and right change places, for an agent's own axes too; nothing else does.
-- Free-form families have a rule each. Those that compare the end of an interval with its start cannot be told from
-  the other end ("come closer" does not say what "did not come farther away" is), so they are not defined backwards.
+- Each free-form family states it for its own answers (families.py). Those that compare the end of an interval with its
+  start are not defined backwards: who did not come closer did not therefore go away.
 
 Not defined: such questions, and every text that is no wording of ours. They are left out and counted.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dsr.mcq import Question, lettered
-from dsr.questions.engine.candidates import FORMS
-from dsr.questions.engine.free_form import ORDERS, Family
+from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.reading import Mention, Reading, read_question
 from dsr.questions.language.templates import Answer, Form, answer_text, mention, parse_answer, question_text
 
@@ -64,13 +63,13 @@ def reverse_time(question: Question, clip: ClipFacts) -> Question:
         UndefinedError: see the module's docstring.
     """
     form, reading = _read(question)
-    if form.signal in _UNDEFINED_BACKWARDS:
-        raise UndefinedError(f"{form.signal} is not defined backwards")
-    options = _change_options(question, form, _backwards, _FREE_FORM_BACKWARDS)
+    if form.signal == "dir_pred":
+        raise UndefinedError("dir_pred is not defined backwards")
+    options = _change_options(question, form, _backwards, lambda family: family.backwards)
     start, end, moment = _times(question, form)
     whole = clip.first + clip.last
     mirrored = (whole - end, whole - start, whole - moment)
-    if form.signal in _AT_END:
+    if isinstance(form, Family) and form.at_end:
         mirrored = (mirrored[0], whole - end, mirrored[2])
     text = _write(question, form, reading, mirrored, {role: m.box for role, m in reading.mentions.items()})
     return replace(question, question=text, options=options, start_time=mirrored[0], end_time=mirrored[1])
@@ -88,7 +87,8 @@ def mirror(question: Question, clip: ClipFacts) -> Question:
         for role, m in reading.mentions.items()
     }
     text = _write(question, form, reading, _times(question, form), boxes)
-    return replace(question, question=text, options=_change_options(question, form, _mirrored, _FREE_FORM_MIRRORED))
+    options = _change_options(question, form, _mirrored, lambda family: family.mirrored)
+    return replace(question, question=text, options=options)
 
 
 # --- Answers ---
@@ -109,61 +109,19 @@ def _mirrored(signal: str, answer: Answer) -> Answer:
     return tuple(tuple(-s if axis == LEFT_AXIS else s for axis, s in enumerate(states)) for states in answer)
 
 
-_SAME = None
-_BACK_ORDER = tuple(ORDERS.index(order[::-1]) for order in ORDERS)
-_SWAP_1_2 = (0, 2, 1, 3)
-_SWAP_1_3 = (0, 3, 2, 1)
-_SWAP_0_2 = (2, 1, 0, 3)
-_REVERSED = (3, 2, 1, 0)
-_FREE_FORM_BACKWARDS: Mapping[str, tuple[int, ...] | None] = {
-    "nearest_at_end": _SAME,
-    "order_of_speed": _SAME,
-    "order_of_approach": _BACK_ORDER,
-    "passing": _SAME,
-    "count_swaps": _SAME,
-    "count_reversals": _SAME,
-    "when_nearest": _REVERSED,
-    "when_fastest": _REVERSED,
-    "path_shape": _SWAP_1_2,
-    "turn_of_heading": _SWAP_1_2,
-    "side_after_turn_left": _SAME,
-    "side_after_turn_right": _SAME,
-    "side_after_turn_round": _SAME,
-    "faced_target": _SAME,
-}
-"""Answer k of a family becomes answer table[k]."""
-_FREE_FORM_MIRRORED: Mapping[str, tuple[int, ...] | None] = {
-    **dict.fromkeys(_FREE_FORM_BACKWARDS, _SAME),
-    "pairs_that_approach": _SAME,
-    "count_approaching": _SAME,
-    "path_shape": _SWAP_1_2,
-    "turn_of_heading": _SWAP_1_2,
-    # Who turns left in the mirror turned right: a target that was then in front would be behind.
-    "side_after_turn_left": _SWAP_0_2,
-    "side_after_turn_right": _SWAP_0_2,
-    "side_after_turn_round": _SWAP_1_3,
-}
-_UNDEFINED_BACKWARDS = ("dir_pred", "pairs_that_approach", "count_approaching")
-_AT_END = (
-    *("nearest_at_end", "faced_target"),
-    *("side_after_turn_left", "side_after_turn_right", "side_after_turn_round"),
-)
-"""Families that ask about the last moment alone: backwards the same instant, so the same answer."""
-
-
 def _change_options(
     question: Question,
     form: Form,
     change: Callable[[str, Answer], Answer],
-    families: Mapping[str, tuple[int, ...] | None],
+    family_change: Callable[[Family], Sequence[int] | None],
 ) -> tuple[str, ...]:
+    """Options of the changed question, of a template's by `change`, of a family's by its own table."""
     try:
         if isinstance(form, Family):
-            if form.signal not in families:
-                raise UndefinedError(f"no rule for {form.signal}")
-            table = families[form.signal]
-            codes = [form.answers.index(text) for text in question.bare_options]
-            return lettered([form.answers[code if table is None else table[code]] for code in codes])
+            table = family_change(form)
+            if table is None:
+                raise UndefinedError(f"{form.signal} is not defined backwards")
+            return lettered([form.answers[table[form.answers.index(text)]] for text in question.bare_options])
         answers = [parse_answer(form.vocabulary, text) for text in question.bare_options]
         return lettered([answer_text(form.vocabulary, change(form.signal, answer)) for answer in answers])
     except ValueError:

@@ -19,8 +19,8 @@ import numpy as np
 
 from dsr.params import QA
 from dsr.questions.engine.answers import pair_distances
-from dsr.questions.engine.candidates import FORM_TYPES, FORMS, Candidates
-from dsr.questions.engine.free_form import Family
+from dsr.questions.engine.candidates import FORM_TYPES, Candidates
+from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.templates import NUM_STATES, num_axes
 from dsr.questions.quartets.text_balance import Propensity
 

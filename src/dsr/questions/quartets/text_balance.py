@@ -19,8 +19,8 @@ from itertools import combinations
 import numpy as np
 
 from dsr.questions.engine.answers import decode_run_lengths, sequence_features
-from dsr.questions.engine.candidates import FORMS, MAX_TARGETS, Candidates
-from dsr.questions.engine.free_form import Family
+from dsr.questions.engine.candidates import MAX_TARGETS, Candidates
+from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.templates import num_axes
 from dsr.questions.quartets.logit import fit_logit
 
