@@ -26,6 +26,13 @@ class Question:
     start_time: float | None = None
     """Seconds; what the question is about. None where a table does not say."""
     end_time: float | None = None
+    form: str = ""
+    """Name of the form that the question was made from, as in the pool; "" for a question from elsewhere."""
+    wording: int = 0
+    labels: tuple[str, ...] = ()
+    """Names of viewer and targets, those that the form has."""
+    boxes: tuple[tuple[int, ...], ...] = ()
+    """Their boxes in the question, xyxy in pixels; () for the camera."""
 
     @property
     def letters(self) -> str:
@@ -54,7 +61,16 @@ def read_row(row: dict[str, Any]) -> Question:
         shown_frames=_number(row, "shown_frames", int),
         start_time=_number(row, "start_time", float),
         end_time=_number(row, "end_time", float),
+        **_made_from(row),
     )
+
+
+def _made_from(row: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a question of our own pool that say what its text was made from."""
+    if not {"form", "wording", "labels", "boxes"} <= set(row):
+        return {}
+    boxes = tuple(tuple(map(int, box)) for box in row["boxes"])
+    return {"form": row["form"], "wording": int(row["wording"]), "labels": tuple(row["labels"]), "boxes": boxes}
 
 
 def question_problem(question: Question) -> str:

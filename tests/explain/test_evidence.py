@@ -36,11 +36,8 @@ def rows_of(cues: ClipCues, qa: QA, per_form: int) -> list[dict[str, object]]:
             rows.append(
                 {
                     "qa_id": f"{form.signal}-{k}",
-                    "form": index,
-                    "question": "",
-                    "type": form.type,
+                    "form": form.name,
                     "viewpoint": int(found.viewer[k]) - 1,
-                    "viewpoint_mode": {"moving": "relative", "fixed": "absolute", "none": "none"}[form.viewer],
                     "targets": targets,
                     "frames": frames,
                     "states": "",
@@ -57,8 +54,6 @@ def explained() -> list[Explanation]:
     """Questions of every form on noisy scenes, so that versions disagree, and also what is untold between moments."""
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        # A wording is how a pool's row tells its family; here the row says it.
-        patch.setattr("dsr.explain.explanation.find_form", lambda row: row["form"])
         patch.setattr(
             "dsr.explain.explanation.confirmed_labels", lambda s, rows, qa: np.ones((1, s.positions.shape[-1]))
         )
@@ -164,10 +159,8 @@ def test_a_ball_that_rolls_away_is_read_by_hand() -> None:
     cues = make_cues(looking(np.zeros((9, 3)), np.array([0.0, 10, 0])), {"ball": (ball, None)}, seconds=8.0)
     row = {
         "qa_id": "q",
-        "question": "",
-        "type": "rel_dis",
+        "form": "rel_dis",
         "viewpoint": -1,
-        "viewpoint_mode": "relative",
         "targets": [0],
         "frames": [0, 2, 4, 6, 8],
         "states": "0 + + 0",

@@ -17,8 +17,16 @@ from dsr.cues.schema import ClipCues, write_cues
 from dsr.params import QA, Params
 from dsr.questions.engine.scene import build_scene
 from dsr.questions.generate import COLUMNS, run
-from dsr.questions.language.families import FAMILIES
-from dsr.questions.language.templates import TEMPLATES, TYPES, encode_states, parse_answer
+from dsr.questions.language.families import FAMILIES, FORMS
+from dsr.questions.language.templates import (
+    NUM_WORDINGS,
+    TEMPLATES,
+    TYPES,
+    encode_states,
+    mention,
+    parse_answer,
+    question_text,
+)
 from tests.questions.reference import answer_of
 from tests.scenes import hide, random_cues
 
@@ -37,6 +45,10 @@ CONTRACT = [
     "block",
     "source_video",
     "category",
+    "form",
+    "wording",
+    "labels",
+    "boxes",
     "viewpoint_kind",
     "viewpoint",
     "viewpoint_mode",
@@ -201,6 +213,23 @@ def test_rows_say_who_looks_at_whom_and_when(pool: pd.DataFrame) -> None:
         # A prediction is verified on a frame that the model does not see.
         assert row.shown_frames == (stop + 1 if predicts else cues.num_frames)
         assert not predicts or row.frames[-1] >= row.shown_frames
+
+
+def test_the_question_is_made_from_the_columns_of_its_row(pool: pd.DataFrame) -> None:
+    forms = {form.name: form for form in FORMS}
+    assert len(set(pool.wording)) == NUM_WORDINGS
+    for row in pool.itertuples():
+        form = forms[row.form]
+        assert (form.type, form.num_targets) == (row.type, len(row.targets))
+        labels = ["camera", *cues_of(row.videoID).labels]
+        assert list(row.labels) == [labels[e + 1] for e in (row.viewpoint, *row.targets) if e > -2]
+        assert [len(box) for box in row.boxes] == [4 * (e >= 0) for e in (row.viewpoint, *row.targets) if e > -2]
+        moment = row.end_time if row.type.endswith("dir_pred") else row.start_time
+        names = [mention(label, tuple(box), moment) for label, box in zip(row.labels, row.boxes, strict=True)]
+        asked = question_text(
+            form, row.wording, row.start_time, row.end_time, moment, dict(zip(form.roles, names, strict=True))
+        )
+        assert row.question == asked
 
 
 def test_the_question_names_every_track_with_its_box_at_the_stated_moment(pool: pd.DataFrame) -> None:

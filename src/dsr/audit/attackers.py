@@ -28,7 +28,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from dsr.questions.engine.answers import sequence_features
-from dsr.questions.language.reading import ROLES, Reading, read_question
+from dsr.questions.language.reading import ParsedQuestion, parse_question
+from dsr.questions.language.templates import ROLES
 from dsr.questions.quartets.logit import fit_logit
 
 LETTERS = "ABCD"
@@ -282,9 +283,9 @@ def read_questions(table: pd.DataFrame, fold: np.ndarray) -> Questions:
         # One training fold: its quartets, which stay whole, take the place of folds.
         group = 4 * fold + pd.factorize(table["quartet_id"])[0] % 4
     kinds = table["type"].tolist()
-    readings = [read_question(text, kind) for text, kind in zip(table["question"], kinds, strict=True)]
-    numbers = np.array([_question_numbers(r) for r in readings], np.float32).reshape(-1, len(NUMBERS))
-    tokens, token_group = _question_tokens([_words(r, k) for r, k in zip(readings, kinds, strict=True)], numbers)
+    parsed = [parse_question(text, kind) for text, kind in zip(table["question"], kinds, strict=True)]
+    numbers = np.array([_question_numbers(p) for p in parsed], np.float32).reshape(-1, len(NUMBERS))
+    tokens, token_group = _question_tokens([_words(p, k) for p, k in zip(parsed, kinds, strict=True)], numbers)
     return Questions(
         option=option,
         right=right,
@@ -409,26 +410,26 @@ _ABOUT = ("anything", "labels", "words", "times", *ROLES, "boxes to each other")
 """What a question token can be about: the numbers of `token_group`."""
 
 
-def _question_numbers(reading: Reading) -> list[float]:
+def _question_numbers(parsed: ParsedQuestion) -> list[float]:
     boxes = np.full((len(ROLES), 4), np.nan)
     for place, role in zip(boxes, ROLES, strict=True):
-        mention = reading.mentions.get(role)
+        mention = parsed.mentions.get(role)
         if mention and mention.box:
             x1, y1, x2, y2 = mention.box
             width, height = max(x2 - x1, 1), max(y2 - y1, 1)
             place[:] = (x1 + x2) / 2, (y1 + y2) / 2, np.log(width * height) / 2, np.log(width / height)
     pairs = [boxes[q, :3] - boxes[p, :3] for p, q in itertools.combinations(range(len(ROLES)), 2)]
-    times = reading.times or (np.nan,)
+    times = parsed.times or (np.nan,)
     start, end = min(times), max(times)
     return [*boxes.ravel(), *np.concatenate(pairs), start, end, end - start]
 
 
-def _words(reading: Reading, kind: str) -> list[str]:
+def _words(parsed: ParsedQuestion, kind: str) -> list[str]:
     """Tokens of a question but for its numbers: type, labels by role, wording, or the words of a foreign text."""
-    labels = [f"{role}={mention.label}" for role, mention in reading.mentions.items()]
-    if reading.form is not None:
-        return [f"type={kind}", f"form={reading.form}", f"wording={reading.form}.{reading.wording}", *labels]
-    plain = re.findall(r"[a-z]+", reading.plain.lower())
+    labels = [f"{role}={mention.label}" for role, mention in parsed.mentions.items()]
+    if parsed.form is not None:
+        return [f"type={kind}", f"form={parsed.form}", f"wording={parsed.form}.{parsed.wording}", *labels]
+    plain = re.findall(r"[a-z]+", parsed.plain.lower())
     return [f"type={kind}", *labels, *plain, *(" ".join(pair) for pair in itertools.pairwise(plain))]
 
 

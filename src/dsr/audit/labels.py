@@ -27,13 +27,12 @@ from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.candidates import MAX_TARGETS
 from dsr.questions.engine.scene import Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, signal_states
-from dsr.questions.language.families import FORMS, Family
-from dsr.questions.language.reading import read_question
+from dsr.questions.language.families import FORM_INDEX, FORMS, Family
 from dsr.questions.language.templates import Form, encode_states, num_axes
 from dsr.simulator.truth import read_truth
 
 CHECKS = ("same", "fresh", "other", "exact")
-COLUMNS = ("type", "question", "viewpoint", "viewpoint_mode", "targets", "frames", "states")
+COLUMNS = ("form", "viewpoint", "targets", "frames", "states")
 """What is read of a question's row."""
 _BIAS_SHARE = 0.4
 """Of the variance of `other` noise, what stays the same for a track."""
@@ -139,7 +138,7 @@ def confirmed_labels(scene: Scene, rows: Sequence[dict[str, Any]], qa: QA) -> np
     Raises:
         ValueError: a row names a track or frame that the scene does not have.
     """
-    forms = [find_form(row) for row in rows]
+    forms = [FORM_INDEX.get(row["form"]) for row in rows]
     members = Members(scene, slice(None))
     result = np.full((len(rows), scene.positions.shape[-1]), np.nan)
     for index in sorted({f for f in forms if f is not None}):
@@ -153,20 +152,6 @@ def confirmed_labels(scene: Scene, rows: Sequence[dict[str, Any]], qa: QA) -> np
         expected = np.array([rows[i]["states"] for i in own])
         result[own] = (labels == expected[:, None]) & valid
     return result
-
-
-def find_form(row: dict[str, Any]) -> int | None:
-    """Index into FORMS of a question: by its columns, and by its wording where they leave a choice."""
-    fits = [
-        i
-        for i, form in enumerate(FORMS)
-        if form.type == row["type"]
-        and form.num_targets == len(row["targets"])
-        and {"moving": "relative", "fixed": "absolute", "none": "none"}[form.viewer] == row["viewpoint_mode"]
-    ]
-    if len(fits) <= 1:
-        return fits[0] if fits else None
-    return read_question(row["question"], row["type"]).form
 
 
 def _as_drawn(rows: Sequence[dict[str, Any]], form: Form, scene: Scene) -> Drawn:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dsr import project
-from dsr.audit.labels import CHECKS, all_versions, confirmed_labels, exact_cues, find_form
+from dsr.audit.labels import CHECKS, all_versions, confirmed_labels, exact_cues
 from dsr.console import StageError
 from dsr.cues.backends import Clip
 from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
@@ -33,7 +33,7 @@ from dsr.questions.engine.candidates import MAX_TARGETS
 from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.scene import Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, family_moments, signal_states
-from dsr.questions.language.families import FORMS, Family
+from dsr.questions.language.families import FORM_INDEX, FORMS, Family
 from dsr.questions.language.templates import Form, answer_text, num_axes
 
 VERSIONS = ("as they are", "ensemble", "fresh noise", "other noise", "exact truth")
@@ -165,7 +165,7 @@ def explain_question(
     Raises:
         StageError: the question's form is not known, or it is about other cues than these.
     """
-    index = find_form(row)
+    index = FORM_INDEX.get(row.get("form", ""))
     if index is None:
         raise StageError(f"question {row['qa_id']} is of no known form: run the qa stage again")
     form = FORMS[index]
@@ -315,7 +315,7 @@ def _option_text(row: dict[str, Any]) -> str:
 
 def _short_signal(row: dict[str, Any]) -> str:
     values = np.asarray(row["signal"], float)
-    index = find_form(row)
+    index = FORM_INDEX.get(row.get("form", ""))
     if index is None or isinstance(FORMS[index], Family):
         return f"answer {row['states']}"
     width = {"dir": 3, "ori": 3, "dir_pred": 3, "spd_comp": 2}.get(FORMS[index].signal, 1)

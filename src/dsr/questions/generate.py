@@ -32,7 +32,7 @@ from dsr.questions.engine.candidates import (
 from dsr.questions.engine.scene import KINDS, build_scenes
 from dsr.questions.engine.survey import ANSWERED
 from dsr.questions.language.families import FORMS
-from dsr.questions.language.templates import NUM_WORDINGS, TYPES, mention, question_text
+from dsr.questions.language.templates import NUM_WORDINGS, TYPES, Form, mention, question_text
 from dsr.questions.quartets.blocks import assign_blocks
 from dsr.questions.quartets.matching import QUARTET, match_quartets
 from dsr.questions.quartets.text_balance import Propensity, fit
@@ -270,7 +270,7 @@ def question_rows(offered: Offered, quartets: np.ndarray, block: Block, rng: np.
     """COLUMNS of the questions of quartets [Q, 4]."""
     if not len(quartets):
         return pd.DataFrame()
-    wordings = rng.integers(NUM_WORDINGS, size=len(quartets)).tolist()
+    wordings = rng.integers(NUM_WORDINGS, size=len(quartets))
     columns = _columns(offered.candidates.take(quartets.ravel()), offered.words, wordings)
     table = pd.DataFrame(columns)
     table["quartet_id"] = np.repeat([f"{block.number:02d}-{number:06d}" for number in range(len(quartets))], QUARTET)
@@ -299,6 +299,10 @@ COLUMNS = [
     "block",
     "source_video",
     "category",
+    "form",
+    "wording",
+    "labels",
+    "boxes",
     "viewpoint_kind",
     "viewpoint",
     "viewpoint_mode",
@@ -312,70 +316,100 @@ COLUMNS = [
     "signal",
     "option_states",
 ]
-"""Columns of pool.parquet: the published ones first."""
+"""Columns of pool.parquet: the published ones first.
+
+A question is made from form, wording, labels, boxes and times (`language/templates.py`): labels and boxes are those of
+viewer and targets, in the order of `Form.roles`, boxes in pixels at the stated moment, and empty for the camera.
+"""
 
 
-def _columns(asked: Candidates, words: list[ClipWords], wordings: list[int]) -> dict[str, list[Any]]:
-    """What candidates tell, quartet by quartet, of which each has a wording; plain lists, as most of it is text."""
+_MODES = {"moving": "relative", "fixed": "absolute", "none": "none"}
+
+
+def _columns(asked: Candidates, words: list[ClipWords], wordings: np.ndarray) -> dict[str, list[Any]]:
+    """Columns of candidates, quartet by quartet, of which each has a wording; plain lists, as most of it is text."""
     clips = [words[clip] for clip in asked.clip]
     forms = [FORMS[form] for form in asked.form]
-    told = [describe_answer(form, code) for form, code in zip(forms, asked.answer.tolist(), strict=True)]
-    quartets = [told[i : i + QUARTET] for i in range(0, len(told), QUARTET)]
-    # The questions of a quartet share the lists of their options, and mentions are made as they are needed: whatever
-    # lives until the end costs time in Python's search for cycles.
-    options = [[f"{letter}. {text}" for letter, (text, _) in zip(LETTERS, four, strict=True)] for four in quartets]
-    option_states = [[states for _, states in four] for four in quartets]
-    frames = [[f for f in row if f >= 0] for row in asked.frames.tolist()]
-    stated = [row[form.stated] for row, form in zip(frames, forms, strict=True)]
-    predicts = [form.signal == "dir_pred" for form in forms]
-    firsts = [0 if p else row[0] for row, p in zip(frames, predicts, strict=True)]
-    lasts = [at if p else row[-1] for row, at, p in zip(frames, stated, predicts, strict=True)]
-    starts, ends, moments = (
-        [float(clip.timestamps[frame]) for clip, frame in zip(clips, at, strict=True)] for at in (firsts, lasts, stated)
-    )
-    entities = np.column_stack([asked.viewer, asked.targets]).tolist()
-    pixels = asked.boxes * np.array([[clip.size * 2] for clip in clips])
-    names = (
-        {
-            role: mention(clip.labels[entity], tuple(box) if entity > 0 else None, moment)
-            for role, entity, box in zip(_ROLES, roles, boxes.tolist(), strict=True)
-            if entity >= 0
-        }
-        for clip, roles, boxes, moment in zip(clips, entities, pixels, moments, strict=True)
-    )
-    asks = zip(forms, np.repeat(wordings, QUARTET).tolist(), starts, ends, moments, names, strict=True)
     known = np.isfinite(asked.signal)
     numbers, last = asked.signal[known].tolist(), np.cumsum(known.sum(axis=(1, 2))).tolist()
-    targets = [[t for t in roles[1:] if t >= 0] for roles in entities]
-    return {
+    columns = {
         "videoID": [clip.clip_id for clip in clips],
-        "question": [question_text(*ask) for ask in asks],
-        "options": [four for four in options for _ in LETTERS],
-        "answer": list(LETTERS) * len(quartets),
         "type": [form.type for form in forms],
-        "viewpoint_kind": [
-            "none" if form.viewer == "none" else ("camera", "agent")[roles[0] > 0]
-            for form, roles in zip(forms, entities, strict=True)
-        ],
-        # Tracks are counted from 0 in the cue file, the camera is -1 and no viewpoint -2.
-        "viewpoint": [roles[0] - 1 for roles in entities],
-        "viewpoint_mode": [_MODES[form.viewer] for form in forms],
-        "targets": [[t - 1 for t in own] for own in targets],
-        "target_kinds": [[KINDS[clip.kinds[t]] for t in own] for clip, own in zip(clips, targets, strict=True)],
-        "start_time": starts,
-        "end_time": ends,
-        "frames": frames,
-        "shown_frames": [
-            at + 1 if p else len(clip.timestamps) for clip, at, p in zip(clips, stated, predicts, strict=True)
-        ],
-        "states": [states for _, states in told],
+        "form": [form.name for form in forms],
+        "wording": np.repeat(wordings, QUARTET).tolist(),
         "signal": [numbers[start:end] for start, end in itertools.pairwise([0, *last])],
+    }
+    columns |= _answer_columns(asked, forms) | _entity_columns(asked, forms, clips) | _time_columns(asked, forms, clips)
+    made_from = (columns[name] for name in ("wording", "start_time", "end_time", "frames", "labels", "boxes"))
+    columns["question"] = [
+        _question(form, clip, *parts) for form, clip, *parts in zip(forms, clips, *made_from, strict=True)
+    ]
+    return columns
+
+
+def _question(
+    form: Form,
+    clip: ClipWords,
+    wording: int,
+    start: float,
+    end: float,
+    frames: list[int],
+    labels: list[str],
+    boxes: list[list[int]],
+) -> str:
+    moment = float(clip.timestamps[frames[form.stated]])
+    mentions = [mention(label, box, moment) for label, box in zip(labels, boxes, strict=True)]
+    return question_text(form, wording, start, end, moment, dict(zip(form.roles, mentions, strict=True)))
+
+
+def _answer_columns(asked: Candidates, forms: list[Form]) -> dict[str, list[Any]]:
+    answers = [describe_answer(form, code) for form, code in zip(forms, asked.answer.tolist(), strict=True)]
+    quartets = [answers[i : i + QUARTET] for i in range(0, len(answers), QUARTET)]
+    # The questions of a quartet share the lists of their options: whatever lives until the end costs time in Python's
+    # search for cycles.
+    options = [[f"{letter}. {text}" for letter, (text, _) in zip(LETTERS, four, strict=True)] for four in quartets]
+    option_states = [[states for _, states in four] for four in quartets]
+    return {
+        "options": [four for four in options for _ in LETTERS],
         "option_states": [four for four in option_states for _ in LETTERS],
+        "answer": list(LETTERS) * len(quartets),
+        "states": [states for _, states in answers],
     }
 
 
-_ROLES = ("viewer", "a", "b", "c")
-_MODES = {"moving": "relative", "fixed": "absolute", "none": "none"}
+def _entity_columns(asked: Candidates, forms: list[Form], clips: list[ClipWords]) -> dict[str, list[Any]]:
+    viewers, targets = asked.viewer.tolist(), [[t for t in row if t >= 0] for row in asked.targets.tolist()]
+    pixels = np.rint(np.nan_to_num(asked.boxes * np.array([[clip.size * 2] for clip in clips]))).astype(int).tolist()
+    mentioned = [[viewer, *own] if viewer >= 0 else own for viewer, own in zip(viewers, targets, strict=True)]
+    return {
+        # Tracks are counted from 0 in the cue file, the camera is -1 and no viewpoint -2.
+        "viewpoint": [viewer - 1 for viewer in viewers],
+        "viewpoint_kind": ["none" if viewer < 0 else KINDS[min(viewer, 1)] for viewer in viewers],
+        "viewpoint_mode": [_MODES[form.viewer] for form in forms],
+        "targets": [[t - 1 for t in own] for own in targets],
+        "target_kinds": [[KINDS[clip.kinds[t]] for t in own] for clip, own in zip(clips, targets, strict=True)],
+        "labels": [[clip.labels[e] for e in own] for clip, own in zip(clips, mentioned, strict=True)],
+        "boxes": [
+            [box if e else [] for e, box in zip(own, four[viewer < 0 :], strict=False)]
+            for viewer, own, four in zip(viewers, mentioned, pixels, strict=True)
+        ],
+    }
+
+
+def _time_columns(asked: Candidates, forms: list[Form], clips: list[ClipWords]) -> dict[str, list[Any]]:
+    frames = [[f for f in row if f >= 0] for row in asked.frames.tolist()]
+    predicts = [form.signal == "dir_pred" for form in forms]
+    stated = [row[form.stated] for row, form in zip(frames, forms, strict=True)]
+    ends = [at if p else row[-1] for row, at, p in zip(frames, stated, predicts, strict=True)]
+    starts = [0 if p else row[0] for row, p in zip(frames, predicts, strict=True)]
+    return {
+        "frames": frames,
+        "start_time": [float(clip.timestamps[frame]) for clip, frame in zip(clips, starts, strict=True)],
+        "end_time": [float(clip.timestamps[frame]) for clip, frame in zip(clips, ends, strict=True)],
+        "shown_frames": [
+            at + 1 if p else len(clip.timestamps) for clip, at, p in zip(clips, stated, predicts, strict=True)
+        ],
+    }
 
 
 def _report(pool: pd.DataFrame, clips: pd.DataFrame, counts: Counter[str], problems: dict[str, str]) -> dict[str, Any]:

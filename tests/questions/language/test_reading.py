@@ -3,42 +3,37 @@
 import pytest
 
 from dsr.questions.language.families import FORMS
-from dsr.questions.language.reading import Mention, read_question
+from dsr.questions.language.reading import Mention, parse_question
 from dsr.questions.language.templates import NUM_WORDINGS, mention, question_text
 
 BOXES = {"viewer": (1.0, 2, 30, 40), "a": (100.0, 50, 160, 90), "b": (300.0, 20, 320, 70), "c": (5.0, 200, 60, 240)}
 LABELS = {"viewer": "second robot dog", "a": "red cube", "b": "person", "c": "ball"}
 
 
-def roles_of(form_index: int) -> list[str]:
-    form = FORMS[form_index]
-    return [*(["viewer"] if form.viewer != "none" else []), *"abc"[: form.num_targets]]
-
-
 @pytest.mark.parametrize("index", range(len(FORMS)), ids=[f"{f.type}-{f.signal}-{i}" for i, f in enumerate(FORMS)])
 def test_every_wording_of_every_form_is_read_back(index: int) -> None:
-    form, roles = FORMS[index], roles_of(index)
+    form, roles = FORMS[index], FORMS[index].roles
     names = {role: mention(LABELS[role], BOXES[role], 1.2) for role in roles}
     for wording in range(NUM_WORDINGS):
-        reading = read_question(question_text(form, wording, 1.2, 3.4, 1.2, names), form.type)
-        assert reading.form is not None
-        assert FORMS[reading.form].type == form.type
-        found = {m.label: m.box for m in reading.mentions.values()}
+        parsed = parse_question(question_text(form, wording, 1.2, 3.4, 1.2, names), form.type)
+        assert parsed.form is not None
+        assert FORMS[parsed.form].type == form.type
+        found = {m.label: m.box for m in parsed.mentions.values()}
         assert found == {LABELS[role]: tuple(int(x) for x in BOXES[role]) for role in roles}
-        assert set(reading.times) <= {1.2, 3.4}
+        assert set(parsed.times) <= {1.2, 3.4}
         # Where two forms ask in the same words, they ask for the same; else it is this form with these roles.
-        if reading.form == index:
-            assert {role: m.label for role, m in reading.mentions.items()} == {role: LABELS[role] for role in roles}
+        if parsed.form == index:
+            assert {role: m.label for role, m in parsed.mentions.items()} == {role: LABELS[role] for role in roles}
 
 
 def test_the_camera_has_no_box() -> None:
     text = "Follow the camera: what of the ball (box [1, 2, 3, 4] at 0.5 s) at 2.0 s?"
-    reading = read_question(text, "non_temp")
-    assert reading.form is None
-    assert reading.mentions == {"viewer": Mention("camera", None), "a": Mention("ball", (1, 2, 3, 4))}
-    assert reading.times == (2.0,)
+    parsed = parse_question(text, "non_temp")
+    assert parsed.form is None
+    assert parsed.mentions == {"viewer": Mention("camera", None), "a": Mention("ball", (1, 2, 3, 4))}
+    assert parsed.times == (2.0,)
 
 
 def test_any_text_is_read() -> None:
-    reading = read_question("", "rel_dis")
-    assert (reading.form, reading.mentions, reading.times) == (None, {}, ())
+    parsed = parse_question("", "rel_dis")
+    assert (parsed.form, parsed.mentions, parsed.times) == (None, {}, ())

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsr.questions.language.families import FORMS
 from dsr.questions.language.templates import (
     NUM_WORDINGS,
     TEMPLATES,
@@ -37,6 +38,12 @@ def form_id(form) -> str:
 
 def fields_of(wording: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(wording) if name}
+
+
+def test_every_form_has_a_name_of_its_own() -> None:
+    assert [form.name for form in FORMS][:5] == ["rel_dis", "rel_dis_between", "abs_dis", "rel_dir", "rel_dir_between"]
+    assert len({form.name for form in FORMS}) == len(FORMS)
+    assert [form.roles for form in FORMS[:3]] == [("viewer", "a"), ("a", "b"), ("viewer", "a")]
 
 
 @pytest.mark.parametrize("signal", SIGNALS)

@@ -1,5 +1,6 @@
 """Rewritten questions, by hand and against the geometry of scenes played backwards and mirrored."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,7 @@ from dsr.mcq import Question, read_row
 from dsr.params import QA, Ensemble, Params
 from dsr.questions.engine.scene import build_scene
 from dsr.questions.generate import run
-from dsr.questions.language.families import FORMS, Family
-from dsr.questions.language.reading import read_question
+from dsr.questions.language.families import FORM_INDEX, FORMS, Family
 from dsr.questions.language.templates import encode_states, parse_answer
 from dsr.questions.language.transforms import (
     ClipFacts,
@@ -73,6 +73,27 @@ def test_mirrored_left_and_right_change_places_and_boxes_sides() -> None:
     assert question.options == ("A. It is in front and right, then behind.", "B. It is left and above.")
     assert mirror(DISTANCE, CLIP).options == DISTANCE.options
     assert mirror(mirror(DIRECTION, CLIP), CLIP) == DIRECTION
+
+
+def test_what_a_question_was_made_from_takes_the_place_of_its_parsed_text(pool: tuple[Path, pd.DataFrame]) -> None:
+    """With the pool's columns and without them the same comes out."""
+    asked = [read_row(row) for row in pool[1].to_dict("records")]
+    changed = 0
+    for question in asked:
+        assert question.form
+        foreign = replace(question, form="", wording=0, labels=(), boxes=())
+        for change in (mirror, reverse_time):
+            try:
+                expected = change(foreign, CLIP)
+            except UndefinedError as error:
+                with pytest.raises(UndefinedError, match=re.escape(str(error))):
+                    change(question, CLIP)
+                continue
+            changed += 1
+            made = change(question, CLIP)
+            assert (made.question, made.options) == (expected.question, expected.options)
+        assert mirror(mirror(question, CLIP), CLIP) == question
+    assert changed > 1.5 * len(asked)
 
 
 def test_what_has_no_counterpart_is_undefined() -> None:
@@ -144,7 +165,7 @@ def test_rewritten_answers_are_those_of_the_changed_scene(pool: tuple[Path, pd.D
         facts = ClipFacts(WIDTH, float(cues.timestamps[0]), float(cues.timestamps[-1]))
         changed = []
         for row in rows.to_dict("records"):
-            form = FORMS[read_question(row["question"], row["type"]).form]
+            form = FORMS[FORM_INDEX[row["form"]]]
             if view == "reversed" and form.viewer == "fixed":
                 continue  # Its viewpoint is then that of the last moment, which no form asks about.
             try:

@@ -230,3 +230,4 @@ FAMILIES: tuple[Family, ...] = (
 
 FORMS: tuple[Form, ...] = (*TEMPLATES, *FAMILIES)
 """All forms; a question's form is an index into these."""
+FORM_INDEX = {form.name: index for index, form in enumerate(FORMS)}

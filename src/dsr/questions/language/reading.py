@@ -1,4 +1,7 @@
-"""Reading a question's text back: its form, who is mentioned in which role with which box, the times.
+"""Parser of question texts: the form, who is mentioned in which role with which box, the times.
+
+It is for attackers, which know no more than a model does, and for tables that do not say what a question was made from
+(the pool does: its columns form, wording, labels and boxes).
 
 Patterns are made from the wordings themselves, so that a new wording is read without a change here.
 """
@@ -8,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from dsr.questions.language.families import FORMS
+from dsr.questions.language.templates import ROLES
 
-ROLES = ("viewer", "a", "b", "c")
 _MENTION = r"the camera|the [^()\[\]]+? \(box \[[^\]]*\] at [\d.]+ s\)"
 _TRACK = re.compile(r"the (.+) \(box \[(-?\d+), (-?\d+), (-?\d+), (-?\d+)\] at [\d.]+ s\)", re.IGNORECASE)
 _TIME = r"\d+(?:\.\d+)? s\b"
@@ -29,10 +32,11 @@ class Mention:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParsedQuestion:
     form: int | None
     """Index into FORMS, None for a text that is no wording of ours."""
     wording: int
+    """Index into the form's wordings."""
     mentions: dict[str, Mention]
     """By role; in order of appearance where the form is not known."""
     times: tuple[float, ...]
@@ -41,8 +45,8 @@ class Reading:
     """The text without mentions and times."""
 
 
-def read_question(text: str, question_type: str) -> Reading:
-    """What the text of a question says; any text is read, as far as possible."""
+def parse_question(text: str, question_type: str) -> ParsedQuestion:
+    """Parse the text of a question; any text is parsed, as far as possible."""
     bare = re.sub(_MENTION, "", text, flags=re.IGNORECASE)
     times = tuple(float(t.removesuffix(" s")) for t in re.findall(_TIME, bare))
     plain = re.sub(_TIME, "", bare)
@@ -50,9 +54,10 @@ def read_question(text: str, question_type: str) -> Reading:
         found = pattern.fullmatch(text)
         if found:
             mentions = {role: _mention(m) for role, m in found.groupdict().items()}
-            return Reading(form, wording, mentions, times, plain)
+            return ParsedQuestion(form, wording, mentions, times, plain)
     mentioned = re.findall(_MENTION, text, re.IGNORECASE)
-    return Reading(None, 0, {r: _mention(m) for r, m in zip(ROLES, mentioned, strict=False)}, times, plain)
+    mentions = {role: _mention(m) for role, m in zip(ROLES, mentioned, strict=False)}
+    return ParsedQuestion(None, 0, mentions, times, plain)
 
 
 def _mention(text: str) -> Mention:

@@ -17,6 +17,7 @@ given with its box at a stated moment.
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -43,6 +44,8 @@ NUM_MOMENTS = {"dis": 5, "dir": 5, "ori": 5, "spd": 6, "spd_comp": 6, "dir_pred"
 NUM_STATES = {"dis": 4, "dir": 5, "ori": 5, "spd": 4, "spd_comp": 5, "dir_pred": 1}
 """States of an answer before equal neighbours merge: changes for distance and speed (which is itself a change)."""
 Viewer = Literal["moving", "fixed", "none"]
+ROLES = ("viewer", "a", "b", "c")
+"""Who a question can mention: whose eyes, and its targets."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,24 @@ class Form:
     """True where the first target must have a facing direction."""
 
     @property
+    def name(self) -> str:
+        """Name that no other form has; a question of the pool keeps it."""
+        if self.type == "non_temp":
+            return self.signal
+        return f"{self.type}_between" if self.num_targets == 2 and self.signal in ("dis", "dir") else self.type
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles of those whom a question mentions, in the order of the pool's columns."""
+        return ROLES[self.viewer == "none" : 1 + self.num_targets]
+
+    @property
     def num_moments(self) -> int:
         return NUM_MOMENTS[self.signal]
 
     @property
     def stated(self) -> int:
-        """Which moment is the stated one: boxes and an absolute viewpoint are taken there."""
+        """Index of the stated moment, at which boxes and an absolute viewpoint are taken."""
         return 1 if self.signal == "dir_pred" else 0
 
     @property
@@ -331,9 +346,9 @@ def encode_states(answer: Answer) -> str:
     return " ".join("".join("-0+"[state + 1] for state in states) for states in answer)
 
 
-def mention(label: str, box: tuple[float, ...] | None, moment: float) -> str:
-    """How a question names an entity: a track with its box in pixels at a moment, the camera as it is."""
-    if box is None:
+def mention(label: str, box: Sequence[float] | None, moment: float) -> str:
+    """Name of an entity in a question: a track with its box in pixels at a moment; without a box, the camera."""
+    if not box:
         return "the camera"
     x1, y1, x2, y2 = map(round, box)
     return f"the {_without_brackets(label)} (box [{x1}, {y1}, {x2}, {y2}] at {moment:.1f} s)"

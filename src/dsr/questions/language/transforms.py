@@ -1,8 +1,9 @@
 """What becomes of a question when its video is played backwards, is mirrored, or its options are rotated.
 
-A question of this project's templates is read back (reading.py) and written again for the changed video: times count
-from the other end, boxes lie on the other side, and each option tells its states as they then are. Since every option
-is changed by the same rule, which is one to one, the right letter stays.
+A question of this project's templates is written again for the changed video: times count from the other end, boxes lie
+on the other side, and each option tells its states as they then are. Since every option is changed by the same rule,
+which is one to one, the right letter stays. A question of the pool says what it was made from; the text of one from
+elsewhere is parsed (reading.py).
 
 - Backwards, a run of states is told in reverse. A change (of distance, of speed) changes its sign as well; a direction,
   an orientation and a comparison of speeds do not. What moves next (`dir_pred`) is what came before: not defined.
@@ -14,12 +15,12 @@ Not defined: such questions, and every text that is no wording of ours. They are
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dsr.mcq import Question, lettered
-from dsr.questions.language.families import FORMS, Family
-from dsr.questions.language.reading import Mention, Reading, read_question
+from dsr.questions.language.families import FORM_INDEX, FORMS, Family
+from dsr.questions.language.reading import parse_question
 from dsr.questions.language.templates import Answer, Form, answer_text, mention, parse_answer, question_text
 
 LEFT_AXIS = 1
@@ -32,7 +33,7 @@ class UndefinedError(Exception):
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What of a clip the words of a question depend on."""
+    """Facts of a clip that the words of a question depend on."""
 
     width: int
     """Pixels of the original video."""
@@ -62,7 +63,8 @@ def reverse_time(question: Question, clip: ClipFacts) -> Question:
     Raises:
         UndefinedError: see the module's docstring.
     """
-    form, reading = _read(question)
+    source = _source(question)
+    form = source.form
     if form.signal == "dir_pred":
         raise UndefinedError("dir_pred is not defined backwards")
     options = _change_options(question, form, _backwards, lambda family: family.backwards)
@@ -71,7 +73,7 @@ def reverse_time(question: Question, clip: ClipFacts) -> Question:
     mirrored = (whole - end, whole - start, whole - moment)
     if isinstance(form, Family) and form.at_end:
         mirrored = (mirrored[0], whole - end, mirrored[2])
-    text = _write(question, form, reading, mirrored, {role: m.box for role, m in reading.mentions.items()})
+    text = _write(question, source, mirrored, source.boxes)
     return replace(question, question=text, options=options, start_time=mirrored[0], end_time=mirrored[1])
 
 
@@ -81,14 +83,11 @@ def mirror(question: Question, clip: ClipFacts) -> Question:
     Raises:
         UndefinedError: see the module's docstring.
     """
-    form, reading = _read(question)
-    boxes = {
-        role: None if m.box is None else (clip.width - m.box[2], m.box[1], clip.width - m.box[0], m.box[3])
-        for role, m in reading.mentions.items()
-    }
-    text = _write(question, form, reading, _times(question, form), boxes)
-    options = _change_options(question, form, _mirrored, lambda family: family.mirrored)
-    return replace(question, question=text, options=options)
+    source = _source(question)
+    boxes = tuple((clip.width - box[2], box[1], clip.width - box[0], box[3]) if box else () for box in source.boxes)
+    text = _write(question, source, _times(question, source.form), boxes)
+    options = _change_options(question, source.form, _mirrored, lambda family: family.mirrored)
+    return replace(question, question=text, options=options, boxes=boxes if question.boxes else ())
 
 
 # --- Answers ---
@@ -131,11 +130,36 @@ def _change_options(
 # --- Words ---
 
 
-def _read(question: Question) -> tuple[Form, Reading]:
-    reading = read_question(question.question, question.type)
-    if reading.form is None:
+@dataclass(frozen=True)
+class _Source:
+    """Form, wording and mentions that the text of a question is made of."""
+
+    form: Form
+    wordings: Sequence[int]
+    """Numbers of `question_text`, one of which is the question's."""
+    roles: Sequence[str]
+    labels: Sequence[str]
+    boxes: Sequence[tuple[int, ...]]
+
+    def texts(self, times: tuple[float, float, float], boxes: Sequence[tuple[int, ...]]) -> list[str]:
+        """The text in each of the wordings, with these times and boxes."""
+        mentions = [mention(label, box, times[2]) for label, box in zip(self.labels, boxes, strict=True)]
+        names = dict(zip(self.roles, mentions, strict=True))
+        return [question_text(self.form, wording, *times, names) for wording in self.wordings]
+
+
+def _source(question: Question) -> _Source:
+    if question.form in FORM_INDEX:
+        form = FORMS[FORM_INDEX[question.form]]
+        if len(form.roles) == len(question.labels) == len(question.boxes):
+            return _Source(form, (question.wording,), form.roles, question.labels, question.boxes)
+    parsed = parse_question(question.question, question.type)
+    if parsed.form is None:
         raise UndefinedError("the question's text is no wording of the templates")
-    return FORMS[reading.form], reading
+    labels, boxes = zip(*((m.label, m.box or ()) for m in parsed.mentions.values()), strict=True)
+    # Two ways to say an interval for each wording.
+    wordings = (2 * parsed.wording, 2 * parsed.wording + 1)
+    return _Source(FORMS[parsed.form], wordings, tuple(parsed.mentions), labels, boxes)
 
 
 def _times(question: Question, form: Form) -> tuple[float, float, float]:
@@ -146,29 +170,15 @@ def _times(question: Question, form: Form) -> tuple[float, float, float]:
 
 
 def _write(
-    question: Question,
-    form: Form,
-    reading: Reading,
-    times: tuple[float, float, float],
-    boxes: Mapping[str, tuple[int, int, int, int] | None],
+    question: Question, source: _Source, times: tuple[float, float, float], boxes: Sequence[tuple[int, ...]]
 ) -> str:
     """The question with other times and boxes; it is refused where it could not even be written as it is."""
-
-    def written(times: tuple[float, float, float], boxes: Mapping[str, tuple[int, int, int, int] | None]) -> list[str]:
-        start, end, moment = times
-        names = {role: _mention(m, boxes[role], moment) for role, m in reading.mentions.items()}
-        # Two ways to say an interval for each wording.
-        return [question_text(form, 2 * reading.wording + way, start, end, moment, names) for way in (0, 1)]
-
-    own = {role: m.box for role, m in reading.mentions.items()}
-    same = [_plain(text) == _plain(question.question) for text in written(_times(question, form), own)]
+    same = [
+        _plain(text) == _plain(question.question) for text in source.texts(_times(question, source.form), source.boxes)
+    ]
     if True not in same:
         raise UndefinedError("the question's text is no wording of the templates")
-    return written(times, boxes)[same.index(True)]
-
-
-def _mention(read: Mention, box: tuple[int, int, int, int] | None, moment: float) -> str:
-    return mention(read.label, box, moment)
+    return source.texts(times, boxes)[same.index(True)]
 
 
 def _plain(text: str) -> str:
