@@ -11,8 +11,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from dsr.cues import store
-from dsr.cues.backends import Clip
 from dsr.cues.backends.simulated import cues_from_truth
+from dsr.cues.clips import Clip
 from dsr.cues.schema import ARRAYS, SCHEMA_VERSION, ClipCues, read_cues, read_meta, write_cues
 from dsr.params import CueNoise
 from tests.cues.worlds import walk

@@ -16,7 +16,7 @@ from dsr.audit.labels import (
     exact_cues,
     other_noise,
 )
-from dsr.cues.backends import Clip
+from dsr.cues.clips import Clip
 from dsr.cues.schema import ClipCues, write_cues
 from dsr.params import QA, Ensemble
 from dsr.questions.engine.candidates import describe_answer, find_candidates

@@ -1,7 +1,7 @@
 """The backend of misbehaving.py with its faults mended; the identity is the same."""
 
-from dsr.cues.backends import Clip
 from dsr.cues.backends.simulated import Backend as SimulatedBackend
+from dsr.cues.clips import Clip
 from dsr.cues.schema import ClipCues
 from tests.cues import misbehaving
 

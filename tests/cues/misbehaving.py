@@ -5,7 +5,8 @@ import signal
 import time
 from typing import Any
 
-from dsr.cues.backends import Clip, ClipFailure, simulated
+from dsr.cues.backends import ClipFailure, simulated
+from dsr.cues.clips import Clip
 from dsr.cues.schema import ClipCues
 
 

@@ -11,8 +11,9 @@ import pytest
 from dsr.cues import extract as stage
 from dsr.cues import store
 from dsr.cues.annotations import AnnotationError
-from dsr.cues.backends import Clip, ClipFailure
+from dsr.cues.backends import ClipFailure
 from dsr.cues.backends.annotated import Backend
+from dsr.cues.clips import Clip
 from dsr.cues.sampling import Sampling
 from dsr.cues.schema import ClipCues
 from dsr.geometry.frames import rotations_from_vectors

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from dsr.console import StageError
-from dsr.cues import backends, extract, store
+from dsr.cues import extract, store
+from dsr.cues.clips import Clip
 from dsr.cues.schema import read_cues
 from dsr.params import CueNoise, Cues, Params, SimulatedCues
 from tests.cues.worlds import Project, walk
@@ -29,7 +30,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def misbehaving(monkeypatch: pytest.MonkeyPatch) -> Params:
-    monkeypatch.setitem(backends.BACKENDS, "misbehaving", "tests.cues.misbehaving")
+    monkeypatch.setitem(extract.BACKENDS, "misbehaving", "tests.cues.misbehaving")
     return MISBEHAVING
 
 
@@ -100,8 +101,8 @@ def test_what_a_key_depends_on(project: Project) -> None:
     project.add("clip")
     (clip,) = extract.read_clips(project.root)
 
-    def key(clip: backends.Clip = clip, **changes: object) -> str:
-        backend = backends.make_backend(replace(SMALL.cues, **changes))
+    def key(clip: Clip = clip, **changes: object) -> str:
+        backend = extract.make_backend(replace(SMALL.cues, **changes))
         return store.clip_key(clip, backend.identity(clip))
 
     quiet = SimulatedCues(noise=CueNoise(depth=0.0))
@@ -188,7 +189,7 @@ def test_a_bad_clip_costs_itself_alone(
     # Failed clips are tried again, finished ones are not.
     before = times(project.cues)
     project.remove("killed-1")
-    monkeypatch.setitem(backends.BACKENDS, "misbehaving", "tests.cues.mended")
+    monkeypatch.setitem(extract.BACKENDS, "misbehaving", "tests.cues.mended")
     extract.run(misbehaving, project.root, workers=1)
     after = times(project.cues)
     assert sorted(after) == [clip_id for clip_id in ids if clip_id != "killed-1"]
@@ -239,10 +240,10 @@ def test_a_killed_run_is_taken_up_where_it_was(project: Project, misbehaving: Pa
         project.add(f"slow-{k:02}")
     script = project.root / "run.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom dsr.cues import backends, extract\n"
+        "import sys\nfrom pathlib import Path\nfrom dsr.cues import extract\n"
         "from tests.cues.test_extract import MISBEHAVING\n"
         "if __name__ == '__main__':\n"
-        "    backends.BACKENDS['misbehaving'] = 'tests.cues.misbehaving'\n"
+        "    extract.BACKENDS['misbehaving'] = 'tests.cues.misbehaving'\n"
         "    extract.run(MISBEHAVING, Path(sys.argv[1]), workers=1)\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parents[2]}:{os.environ.get('PYTHONPATH', '')}"}

@@ -21,8 +21,10 @@ from dsr import weights
 from dsr.clips import catalog
 from dsr.console import StageError
 from dsr.cues import extract, store
-from dsr.cues.backends import Clip, Decoded, foundation, make_backend
+from dsr.cues.backends import Decoded, foundation
 from dsr.cues.backends.foundation import Backend, Models, numbered, see, words
+from dsr.cues.clips import Clip
+from dsr.cues.extract import make_backend
 from dsr.cues.schema import read_cues
 from dsr.curation import curate
 from dsr.params import Clips, Cues, FoundationCues, Params

@@ -41,7 +41,7 @@ from dsr.audit.attackers import (
     signal_of,
 )
 from dsr.console import StageError, num_workers, summary, track, warn
-from dsr.cues.extract import read_clips
+from dsr.cues.clips import read_clips
 from dsr.files import whole_file, write_json
 from dsr.intervals import interval, resampled_means
 from dsr.params import Audit, Params

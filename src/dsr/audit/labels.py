@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from dsr.cues.backends import Clip, cue_frames
+from dsr.cues.backends import cue_frames
 from dsr.cues.backends.simulated import cues_from_truth
+from dsr.cues.clips import Clip
 from dsr.cues.schema import PIXELWISE, ClipCues, read_cues
 from dsr.geometry.frames import rotations_from_vectors
 from dsr.params import QA, CueNoise, Ensemble

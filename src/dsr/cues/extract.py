@@ -10,21 +10,28 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dsr import console, project
 from dsr.console import StageError
 from dsr.cues import store
-from dsr.cues.backends import Backend, Clip, ClipFailure, Decoded, DecodingBackend, make_backend
+from dsr.cues.backends import Backend, ClipFailure, Decoded, DecodingBackend
+from dsr.cues.clips import Clip, read_clips
 from dsr.cues.store import Entry
-from dsr.params import Params
+from dsr.params import Cues, Params
 from dsr.workers import Failure, map_isolated, reason
 
+BACKENDS = {
+    "simulated": "dsr.cues.backends.simulated",
+    "annotated": "dsr.cues.backends.annotated",
+    "foundation": "dsr.cues.backends.foundation",
+}
+"""Name in params.yaml -> module with a class `Backend(params: Cues)`. Imported only when it is asked for, so that
+no backend's dependencies are another's."""
 _REASONS_SHOWN = 5
 
 
@@ -102,46 +109,8 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         raise StageError(f"no clip has cues; {_reasons(entries)}")
 
 
-def read_clips(root: Path) -> list[Clip]:
-    """The kept clips of data/clips/curated.parquet, in its order.
-
-    Raises:
-        StageError: no such table, a column is missing, or it keeps no clip.
-    """
-    path = root / project.CURATED
-    if not path.exists():
-        raise StageError(f"{project.CURATED} does not exist: run the curate stage first")
-    try:
-        rows = pq.read_table(path).to_pylist()
-        clips = [_clip(row, root) for row in rows if row["status"] == "kept"]
-    except KeyError as error:
-        raise StageError(f"{project.CURATED} has no column {error}: run the curate stage again") from None
-    except (ValueError, TypeError, OSError, pa.ArrowException) as error:
-        raise StageError(f"{project.CURATED} cannot be used ({reason(error)}): run the curate stage again") from None
-    if not clips:
-        raise StageError(f"{project.CURATED} keeps no clip: its column `reason` says why each was dropped")
-    if len({clip.clip_id for clip in clips}) < len(clips):
-        raise StageError(f"{project.CURATED} names a clip twice: run the catalog stage again")
-    return clips
-
-
-def _clip(row: dict[str, Any], root: Path) -> Clip:
-    video, truth, annotation = (root / row[name] if row[name] else None for name in ("file", "truth", "annotation"))
-    # Refuses an id that is no file name before anything is written under it.
-    store.cue_path(root, row["clip_id"])
-    return Clip(
-        clip_id=row["clip_id"],
-        sha256=row["sha256"],
-        video=video,
-        truth=truth,
-        annotation=annotation,
-        start=float(row["start"]),
-        end=float(row["end"]),
-        width=int(row["width"]),
-        height=int(row["height"]),
-        agents=tuple(row["agents"]),
-        objects=tuple(row["objects"]),
-    )
+def make_backend(params: Cues) -> Backend:
+    return cast(Backend, import_module(BACKENDS[params.backend]).Backend(params))
 
 
 def _plan(backend: Backend, name: str, clips: Sequence[Clip], root: Path) -> tuple[dict[str, Entry], list[_Task]]:

@@ -7,6 +7,7 @@ scale a clip. What was not observed is NaN (never zero).
 
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Collection, Sequence
@@ -20,6 +21,7 @@ from pycocotools import mask as coco_mask
 from dsr.files import write_npz
 
 SCHEMA_VERSION = 1
+_CLIP_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", re.ASCII)
 
 
 class CuesError(ValueError):
@@ -150,6 +152,17 @@ def _pack(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 def no_masks(num_tracks: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
     """`mask_rle` and `mask_offsets` of cues without masks."""
     return np.zeros(0, np.uint8), np.zeros(num_tracks * num_frames + 1, np.int64)
+
+
+def cue_path(folder: Path, clip_id: str) -> Path:
+    """Path of a clip's cues.
+
+    Raises:
+        ValueError: `clip_id` is not safe as a file name.
+    """
+    if not _CLIP_ID.fullmatch(clip_id):
+        raise ValueError(f"clip id {clip_id!r} is not a file name of letters, digits, '.', '_' and '-'")
+    return folder / f"{clip_id}.npz"
 
 
 def write_cues(path: Path, cues: ClipCues) -> None:

@@ -7,19 +7,17 @@ manifest.json is a function of the outcome alone: which clips have cues, which f
 """
 
 import json
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dsr import project
-from dsr.cues.backends import Clip
-from dsr.cues.schema import SCHEMA_VERSION, ClipCues, CuesError, read_meta, write_cues
+from dsr.cues.clips import Clip
+from dsr.cues.schema import SCHEMA_VERSION, ClipCues, CuesError, cue_path, read_meta, write_cues
 from dsr.files import PARTIAL, sha256_json, write_json
 
 MANIFEST = project.CUES_MANIFEST.name
-_CLIP_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,17 +58,6 @@ def clip_key(clip: Clip, identity: Mapping[str, Any]) -> str:
             "identity": identity,
         }
     )
-
-
-def cue_path(folder: Path, clip_id: str) -> Path:
-    """Path of a clip's cues.
-
-    Raises:
-        ValueError: `clip_id` is not safe as a file name.
-    """
-    if not _CLIP_ID.fullmatch(clip_id):
-        raise ValueError(f"clip id {clip_id!r} is not a file name of letters, digits, '.', '_' and '-'")
-    return folder / f"{clip_id}.npz"
 
 
 def current(folder: Path, clip: Clip, key: str) -> Entry | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsr.cues.backends import Clip
+from dsr.cues.clips import Clip
 from dsr.cues.schema import ClipCues, CuesError
 from dsr.explain.frames import Box, clip_frames, draw_frame
 from dsr.explain.palette import FAINT, GREY, INK, track_colour

@@ -19,9 +19,8 @@ import pandas as pd
 from dsr import project
 from dsr.audit.labels import CHECKS, all_versions, confirmed_labels, exact_cues
 from dsr.console import StageError
-from dsr.cues.backends import Clip
-from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
-from dsr.cues.store import cue_path
+from dsr.cues.clips import Clip
+from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, cue_path, read_cues
 from dsr.explain.evidence import Reading
 from dsr.explain.frames import find_clip
 from dsr.explain.free_form_reading import read_family

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsr.cues.backends import Clip
+from dsr.cues.clips import Clip
 from dsr.cues.schema import ClipCues
 from dsr.explain.evidence import Panel
 from dsr.explain.explanation import LETTERS, VERSIONS, Explanation, closest_call

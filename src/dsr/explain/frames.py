@@ -10,8 +10,7 @@ import numpy as np
 from dsr import project
 from dsr.clips.video import VideoError, read_frames
 from dsr.console import warn
-from dsr.cues.backends import Clip
-from dsr.cues.extract import read_clips
+from dsr.cues.clips import Clip, read_clips
 from dsr.cues.schema import ClipCues
 from dsr.explain.palette import FAINT, GREY
 

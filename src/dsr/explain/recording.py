@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsr.console import StageError
-from dsr.cues.backends import Clip
+from dsr.cues.clips import Clip
 from dsr.cues.schema import ClipCues, CuesError
 from dsr.explain.frames import clip_frames
 from dsr.explain.palette import AXES, GREY, rgb, track_colour

@@ -9,9 +9,9 @@ import numpy as np
 
 from dsr import project
 from dsr.console import StageError, summary
-from dsr.cues.backends import Clip
-from dsr.cues.schema import ClipCues, CuesError, read_cues
-from dsr.cues.store import cue_path, read_manifest
+from dsr.cues.clips import Clip
+from dsr.cues.schema import ClipCues, CuesError, cue_path, read_cues
+from dsr.cues.store import read_manifest
 from dsr.explain.frames import find_clip
 from dsr.params import Params
 

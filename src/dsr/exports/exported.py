@@ -13,8 +13,7 @@ import numpy as np
 from dsr import project
 from dsr.clips.video import VideoError, probe, read_frames
 from dsr.console import track
-from dsr.cues.schema import PIXELWISE, CuesError, read_cues
-from dsr.cues.store import cue_path
+from dsr.cues.schema import PIXELWISE, CuesError, cue_path, read_cues
 from dsr.examples.video_files import catalog_files
 from dsr.files import whole_file
 from dsr.mcq import read_row

@@ -18,8 +18,7 @@ import pandas as pd
 
 from dsr import project
 from dsr.console import StageError, num_workers, summary, track
-from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, read_cues
-from dsr.cues.store import cue_path
+from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, cue_path, read_cues
 from dsr.files import write_json, write_parquet
 from dsr.params import QA, Params
 from dsr.questions.engine.candidates import (

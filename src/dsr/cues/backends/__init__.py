@@ -1,49 +1,21 @@
-"""Where cues come from. A backend is one file and one line in BACKENDS.
+"""Where cues come from. A backend is one file and one line in `dsr.cues.extract.BACKENDS`.
 
 A backend says what its cues depend on (`identity`) and makes them (`extract`); keys, files, failures and worker
 processes are the store's and the stage's. A backend is pickled to every worker process, so it holds parameters,
 and loads weights when it first extracts.
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from dsr.clips.video import frames_between, uniform_frames
 from dsr.console import num_workers
+from dsr.cues.clips import Clip
 from dsr.cues.schema import ClipCues
-from dsr.params import Cues
-
-BACKENDS = {
-    "simulated": "dsr.cues.backends.simulated",
-    "annotated": "dsr.cues.backends.annotated",
-    "foundation": "dsr.cues.backends.foundation",
-}
-"""Name in params.yaml -> module with a class `Backend(params: Cues)`. Imported only when it is asked for, so that
-no backend's dependencies are another's."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What a backend may know of a clip: a row of curated.parquet, with absolute paths."""
-
-    clip_id: str
-    sha256: str
-    video: Path | None
-    """None: the clip is trajectories alone."""
-    truth: Path | None
-    annotation: Path | None
-    start: float
-    end: float
-    """Seconds of the video that are the clip."""
-    width: int
-    height: int
-    agents: tuple[str, ...] = ()
-    objects: tuple[str, ...] = ()
 
 
 class ClipFailure(ValueError):
@@ -117,10 +89,6 @@ class DecodingBackend(Backend):
 
     def extract(self, clip: Clip) -> ClipCues:
         return self.extract_decoded(clip, self.decode(clip))
-
-
-def make_backend(params: Cues) -> Backend:
-    return cast(Backend, importlib.import_module(BACKENDS[params.backend]).Backend(params))
 
 
 def cue_frames(timestamps: np.ndarray, clip: Clip, count: int) -> np.ndarray:

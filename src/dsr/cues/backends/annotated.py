@@ -12,7 +12,8 @@ import numpy as np
 from dsr.clips.video import probe
 from dsr.cues import backends
 from dsr.cues.annotations import DEPTH_SUFFIX, Annotation, AnnotationError, Track, read_annotation, read_depth
-from dsr.cues.backends import Clip, ClipFailure, cue_frames
+from dsr.cues.backends import ClipFailure, cue_frames
+from dsr.cues.clips import Clip
 from dsr.cues.point_maps import back_project, pixel_rays, sampled_pixels
 from dsr.cues.sampling import Sampling
 from dsr.cues.schema import ClipCues, no_masks

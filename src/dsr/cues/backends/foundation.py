@@ -24,7 +24,8 @@ import numpy as np
 from dsr import console
 from dsr.clips.video import probe, read_frames
 from dsr.console import StageError
-from dsr.cues.backends import Clip, ClipFailure, Decoded, DecodingBackend, cue_frames
+from dsr.cues.backends import ClipFailure, Decoded, DecodingBackend, cue_frames
+from dsr.cues.clips import Clip
 from dsr.cues.point_maps import focal_lengths, sampled_pixels
 from dsr.cues.schema import ClipCues, pack_masks
 from dsr.params import Cues, FoundationCues

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from dsr.cues import backends
-from dsr.cues.backends import Clip, ClipFailure, cue_frames
+from dsr.cues.backends import ClipFailure, cue_frames
+from dsr.cues.clips import Clip
 from dsr.cues.point_maps import back_project, cast_rays, pixel_rays, sampled_pixels
 from dsr.cues.schema import ClipCues, encode_masks, no_masks
 from dsr.files import sha256_file
