@@ -31,7 +31,7 @@ from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.candidates import MAX_TARGETS
 from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.scene import Scene, build_scene
-from dsr.questions.engine.signals import Drawn, Members, family_moments, signal_states
+from dsr.questions.engine.signals import Drawn, Members, family_moments
 from dsr.questions.language.families import FORM_INDEX, FORMS, Family
 from dsr.questions.language.templates import Form, answer_text, num_axes
 
@@ -258,13 +258,7 @@ def _name(scene: Scene, entity: int) -> str:
 def _read(scene: Scene, form: Form, drawn: Drawn, names: dict[str, str], qa: QA) -> tuple[Reading, str]:
     """The reading of a question, and its answer on the cues as they are."""
     if isinstance(form, Family):
-        _, states, _ = signal_states(scene, form, drawn, qa, Members(scene, slice(0, 1)))
-        code = int(states[0, 0, 0, 0])
-        targets = [names[letter] for letter in "abc"[: form.num_targets]]
-        times = scene.timestamps[0, drawn.frames[0]]
-        moments = family_moments(scene, form, drawn, Members(scene, slice(None)))
-        reading = read_family(form, moments, code, times, targets, names.get("viewer", ""), qa)
-        return reading, form.answers[code] if code >= 0 else "(no clear answer)"
+        return read_family(form, family_moments(scene, form, drawn, Members(scene, slice(None))), names, qa)
     measured = measure_template(scene, form, drawn, qa)
     reading = read_template(form, measured, names, qa)
     if not np.isfinite(measured.signal[..., 0]).all():

@@ -9,10 +9,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from dsr.cues.schema import ClipCues
 from dsr.params import QA, Ensemble
-from dsr.questions.engine.free_form import NO_ANSWER, RULES
+from dsr.questions.engine.conditions import all_hold
+from dsr.questions.engine.free_form import NO_ANSWER, RULES, Moments, apply_rule, decide
 from dsr.questions.engine.scene import build_scene
 from dsr.questions.engine.signals import Drawn, Members, signal_states
 from dsr.questions.language.families import FAMILIES, ORDERS
@@ -60,6 +62,38 @@ def test_at_least_twelve_families_and_each_has_four_answers_that_differ() -> Non
     assert len({rule.func if isinstance(rule, partial) else rule for rule in RULES.values()}) >= 12
     assert all(len(set(f.answers)) == len(f.answers) >= 4 for f in FAMILIES)
     assert all(answer[0].isupper() and answer.endswith(".") for f in FAMILIES for answer in f.answers)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.signal)
+def test_no_two_answers_hold_at_once(family) -> None:
+    rng = np.random.default_rng(0)
+    count, members = 5000, 2
+    start, way = rng.normal(0, 2, (2, 4, count, 1, 3, members))
+    # Smooth curves, some of which hardly move.
+    turn = rng.normal(0, 1, (4, count, 1, 3, members)) * np.linspace(-1, 1, 9)[:, None, None] ** 2
+    paths = start + (way * np.linspace(-1, 1, 9)[:, None, None] + turn) * rng.random((4, count, 1, 1, 1)) ** 4
+    axes = Rotation.random(count * 9 * members, rng=rng).as_matrix().reshape(count, 9, members, 3, 3)
+    axes = np.moveaxis(axes, 2, -1)
+    axes = np.where(rng.random((count, 1, 1, 1, 1)) < 0.5, axes[:, :1], axes)
+    moments = Moments(
+        targets=list(paths[: family.num_targets]),
+        facing=axes[:, :, :, 0],
+        viewer=paths[3],
+        axes=axes,
+        own_up=axes[:, :1, :, 2],
+        up=axes[:, :1, :, 1],
+        seconds=np.tile(np.arange(9.0), (count, 1)),
+    )
+    ruling = apply_rule(family.signal, moments, QA())
+    holds = np.array([all_hold(case.conditions) for case in ruling.cases])
+    answers = np.array([case.answer for case in ruling.cases])
+    assert sorted(set(answers.tolist())) == list(range(len(family.answers)))
+    assert holds.sum(axis=0).max() == 1
+    assert len(set(answers[holds.any(axis=(1, 2))].tolist())) >= 2
+    decided = decide(family.signal, moments, QA())
+    np.testing.assert_array_equal(decided == NO_ANSWER, ~holds.any(axis=0))
+    for case, held in zip(ruling.cases, holds, strict=True):
+        assert (decided[held] == case.answer).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.signal)

@@ -1,26 +1,86 @@
-"""Answers of the free-form families, worked out on the trajectories.
+"""Rules of the free-form families: under which conditions each answer holds, and the curves that show it.
 
-Whatever is near a threshold has no answer (-1), and the ensemble sorts out what the cues' noise could turn.
+A rule states its conditions once. An answer is given where all of its conditions hold (`decide`); an explanation shows
+the same conditions and the curves. Whatever is near a limit meets the conditions of no answer, and the ensemble sorts
+out what the cues' noise could turn. How to add a family: language/families.py.
+
 Letters: K questions, M moments, n targets, S ensemble members.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise, permutations, product
+from typing import Literal
 
 import numpy as np
 
-from dsr.geometry.frames import express
+from dsr.geometry.frames import cross, dot, express
 from dsr.geometry.signals import length
 from dsr.params import QA
+from dsr.questions.engine.conditions import DEPTHS, Condition, all_hold
 from dsr.questions.language.families import ORDERS, PAIRS
 
 NO_ANSWER = -1
+_RATIO, _SPEED, _MOVES = "qa.ratio_tolerance", "qa.speed_tolerance", "qa.min_displacement"
+_angle = partial(Condition, unit="degrees")
+
+
+@dataclass(frozen=True)
+class Names:
+    """Words for what a question is about."""
+
+    targets: tuple[str, ...] = ("the first", "the second", "the third")
+    viewer: str = "the viewer"
+    start: str = "the start"
+    end: str = "the end"
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Quantities over time that conditions are read from."""
+
+    what: str
+    unit: str
+    seconds: np.ndarray
+    """[K, P] of their points."""
+    lines: dict[str, np.ndarray]
+    """[K, P, S] by whose it is: `a`, `b`, `c`, or two of them as in `ab`."""
+    logarithmic: bool = False
+    """True where ratios are compared: equal ratios are equal heights."""
+    limits: Sequence[tuple[float, str]] = ()
+    """Values that conditions compare with, and the words for them."""
+    bands: Sequence[tuple[float, float]] = ()
+    """Ranges of values that mean `band_means`."""
+    band_means: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An answer (an index into the family's) and the conditions under which it holds."""
+
+    answer: int
+    conditions: Sequence[Condition]
+    """Of values [K, S]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ruling:
+    """All cases of a family on its questions; an answer may have several, and no two answers hold at once."""
+
+    cases: Sequence[Case]
+    curves: Callable[[], Sequence[Curves]]
+    """Made for explanations alone."""
+
+    def nearest_case(self) -> Case:
+        """The case that holds on the first version of the first question, or comes nearest to doing so."""
+        margins = [np.nan_to_num([c.margins[0, 0] for c in case.conditions], nan=-np.inf).min() for case in self.cases]
+        return self.cases[int(np.argmax(margins))]
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What a family sees of K questions at their M moments."""
+    """K questions of a family at their M moments."""
 
     targets: list[np.ndarray]
     """n arrays [K, M, 3, S], positions in median depths."""
@@ -36,249 +96,392 @@ class Moments:
     """[K, 1, 3, S] up for the clip's agents on the whole; NaN without any."""
     seconds: np.ndarray
     """[K, M]."""
+    names: Names = Names()
 
     def distances(self) -> np.ndarray:
         """[n, K, M, S] from the viewer."""
         return np.stack([length(target - self.viewer) for target in self.targets])
 
-    def bearings(self) -> tuple[np.ndarray, np.ndarray]:
-        """[n, K, M, S] angle to the left of the viewer's forward in radians, and whether the target is in front."""
-        seen = np.stack([express(target - self.viewer, self.axes) for target in self.targets])
-        return np.arctan2(seen[..., 1, :], seen[..., 0, :]), seen[..., 0, :] > 0
+    def distance_curves(self) -> list[Curves]:
+        lines = dict(zip("abc", self.distances(), strict=False))
+        return [Curves(f"distance from {self.names.viewer}", DEPTHS, self.seconds, lines, logarithmic=True)]
+
+    def seen(self) -> np.ndarray:
+        """[n, K, M, 3, S] from the viewer, in its axes: forward, left, up."""
+        return np.stack([express(target - self.viewer, self.axes) for target in self.targets])
+
+    def bearings(self) -> tuple[np.ndarray, Condition]:
+        """[n, K, M, S] radians to the left of the viewer's forward, and the condition that all are in front of it."""
+        seen = self.seen()
+        behind = np.count_nonzero(seen[..., 0, :] <= 0, axis=(0, 2))
+        in_front = Condition("times that one is not in front", behind, "equal", 0)
+        return np.arctan2(seen[..., 1, :], seen[..., 0, :]), in_front
 
 
-Decide = Callable[[Moments, QA], np.ndarray]
-"""Codes [K, S] int, an index into the family's answers or NO_ANSWER."""
+Rule = Callable[[Moments, QA], Ruling]
 
 
-def nearest_at_end(moments: Moments, qa: QA) -> np.ndarray:
+def apply_rule(family: str, moments: Moments, qa: QA) -> Ruling:
+    """The ruling of a family on its questions; what is not known meets no condition."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return RULES[family](moments, qa)
+
+
+def decide(family: str, moments: Moments, qa: QA) -> np.ndarray:
+    """[K, S] int answers of a family's questions, NO_ANSWER where no case holds."""
+    cases = apply_rule(family, moments, qa).cases
+    return np.select([all_hold(case.conditions) for case in cases], [case.answer for case in cases], NO_ANSWER)
+
+
+# --- Distances ---
+
+
+def nearest_at_end(m: Moments, qa: QA) -> Ruling:
     """Order of three targets by distance from the viewer at the last moment."""
-    return _order(moments.distances()[:, :, -1], qa.ratio_tolerance)
+    last = m.distances()[:, :, -1]
+
+    def next_is_farther(near: int, far: int) -> Condition:
+        what = f"distance of {m.names.targets[far]} over that of {m.names.targets[near]} at {m.names.end}"
+        return Condition(what, last[far] / last[near], "above", 1 + qa.ratio_tolerance, _RATIO)
+
+    return Ruling(_orders(next_is_farther), m.distance_curves)
 
 
-def order_of_speed(moments: Moments, qa: QA) -> np.ndarray:
-    """Order of three targets by the ground that they cover between the first and the last moment, most first."""
-    paths = np.stack([length(np.diff(t[:, ::2], axis=1)).sum(axis=1) for t in moments.targets])
-    floor = qa.min_displacement
-    slow = (paths < floor).sum(axis=0) > 1
-    return np.where(slow, NO_ANSWER, _order(1 / np.maximum(paths, floor), qa.speed_tolerance))
-
-
-def order_of_approach(moments: Moments, qa: QA) -> np.ndarray:
+def order_of_approach(m: Moments, qa: QA) -> Ruling:
     """Order in which three targets come nearest to the viewer; each approach is a real one."""
-    distances = moments.distances()
+    distances = m.distances()
     nearest = distances.argmin(axis=2)
-    gain = distances.max(axis=2) > (1 + qa.ratio_tolerance) * distances.min(axis=2)
-    apart = np.stack([np.abs(nearest[i] - nearest[j]) >= 2 for i, j in PAIRS]).all(axis=0)
-    return np.where(gain.all(axis=0) & apart, _rank_code(nearest), NO_ANSWER)
+
+    def next_is_later(first: int, then: int) -> Condition:
+        what = f"moments from the nearest point of {m.names.targets[first]} to that of {m.names.targets[then]}"
+        return Condition(what, nearest[then] - nearest[first], "above", 1)
+
+    ratios = distances.max(axis=2) / distances.min(axis=2)
+    approaches = [
+        Condition(f"farthest over nearest distance of {name}", ratio, "above", 1 + qa.ratio_tolerance, _RATIO)
+        for name, ratio in zip(m.names.targets, ratios, strict=True)
+    ]
+    return Ruling(_orders(next_is_later, approaches), m.distance_curves)
 
 
-def pairs_that_approach(moments: Moments, qa: QA) -> np.ndarray:
-    """Which of the three pairs of targets come closer: a bit a pair."""
-    limit = np.log1p(qa.ratio_tolerance)
-    code = np.zeros(moments.targets[0].shape[::3], int)
-    unclear = np.zeros(code.shape, bool)
-    for bit, (i, j) in enumerate(PAIRS):
-        gap = length(moments.targets[i] - moments.targets[j])
-        change = np.log(gap[:, -1] / gap[:, 0])
-        code += (change < -limit).astype(int) << bit
-        unclear |= (change > -limit) & (change < -0.5 * limit) | (gap < qa.min_distance).any(axis=1)
-    return np.where(unclear, NO_ANSWER, code)
+def pairs_that_approach(m: Moments, qa: QA) -> Ruling:
+    """Pairs of three targets that come closer, a bit a pair."""
+    gaps = [
+        (f"gap of {m.names.targets[i]} and {m.names.targets[j]}", length(m.targets[i] - m.targets[j])) for i, j in PAIRS
+    ]
+    apart = [
+        Condition(f"least {what}", gap.min(axis=1), "above", qa.min_distance, "qa.min_distance", DEPTHS)
+        for what, gap in gaps
+    ]
+    lines = {pair: gap for pair, (_, gap) in zip(("ab", "ac", "bc"), gaps, strict=True)}
+    return Ruling(
+        _come_closer(m, qa, gaps, lambda closer: sum(came << bit for bit, came in enumerate(closer)), apart),
+        lambda: [Curves("gap of two", DEPTHS, m.seconds, lines, logarithmic=True)],
+    )
 
 
-def count_approaching(moments: Moments, qa: QA) -> np.ndarray:
-    """How many of three targets are nearer to the viewer at the end than at the start."""
-    limit = np.log1p(qa.ratio_tolerance)
-    distances = moments.distances()
-    change = np.log(distances[:, :, -1] / distances[:, :, 0])
-    unclear = ((change > -limit) & (change < -0.5 * limit)).any(axis=0)
-    return np.where(unclear, NO_ANSWER, (change < -limit).sum(axis=0))
+def count_approaching(m: Moments, qa: QA) -> Ruling:
+    """Number of targets, of three, that are nearer to the viewer at the end than at the start."""
+    distances = [(f"distance of {name}", d) for name, d in zip(m.names.targets, m.distances(), strict=True)]
+    return Ruling(_come_closer(m, qa, distances, sum), m.distance_curves)
 
 
-def passing(moments: Moments, qa: QA) -> np.ndarray:
-    """Whether the first target passes the second as the viewer sees it: not, behind, in front of, there and back."""
-    bearings, in_front = moments.bearings()
-    gap = bearings[0] - bearings[1]
-    swaps, sides = _swaps(gap, _MIN_BEARING)
-    distances = moments.distances()
+def when_nearest(m: Moments, qa: QA) -> Ruling:
+    """Part of the interval in which a target is nearest to the viewer: its start, first half, second half or end."""
+    distance = m.distances()[0]
+    at, least = distance.argmin(axis=1), distance.min(axis=1)
+    last = distance.shape[1] - 1
+
+    def above_least(what: str, other: np.ndarray) -> Condition:
+        limit, key = 1 + qa.ratio_tolerance / 2, f"half of {_RATIO}"
+        return Condition(f"{what} distance over the least", other / least, "above", limit, key)
+
+    def moment_is(number: int) -> Condition:
+        return Condition(f"number of the nearest of {last + 1} moments", at + 1, "equal", number)
+
+    approach = above_least("largest", distance.max(axis=1))
+    inside = [above_least("first", distance[:, 0]), above_least("last", distance[:, -1])]
+    early = Condition("moments from the nearest to the middle", last / 2 - at, "above", 0.5)
+    late = Condition("moments from the middle to the nearest", at - last / 2, "above", 0.5)
+    cases = [
+        Case(0, [moment_is(1), approach]),
+        Case(1, [early, *inside]),
+        Case(2, [late, *inside]),
+        Case(3, [moment_is(last + 1), approach]),
+    ]
+    return Ruling(cases, m.distance_curves)
+
+
+# --- Sides ---
+
+
+def passing(m: Moments, qa: QA) -> Ruling:
+    """Passing of the first target by the second as the viewer sees it: none, behind, in front of, there and back."""
+    gap, changes, clear, curves = _side_of_the_other(m)
     # The nearer moment on either side of the (first) crossing.
     after = np.maximum((gap * gap[:, :1] < 0).argmax(axis=1), 1)[:, None]
     beside = np.abs(np.take_along_axis(gap, after - 1, axis=1)) < np.abs(np.take_along_axis(gap, after, axis=1))
     at = np.where(beside, after - 1, after)
-    first, second = (np.take_along_axis(d, at, axis=1)[:, 0] for d in distances)
-    ratio = np.log(first / second)
-    limit = np.log1p(qa.ratio_tolerance)
-    once = np.where(ratio > limit, 1, np.where(ratio < -limit, 2, NO_ANSWER))
-    code = np.select([swaps == 0, swaps == 1, swaps == 2], [0, once, 3], NO_ANSWER)
-    return np.where(in_front.all(axis=(0, 2)) & sides, code, NO_ANSWER)
+    first, second = (np.take_along_axis(d, at, axis=1)[:, 0] for d in m.distances())
+
+    def by_far(where: str, ratio: np.ndarray) -> Condition:
+        what = f"times that {m.names.targets[0]} is {where} than {m.names.targets[1]} where they pass"
+        return Condition(what, ratio, "above", 1 + qa.ratio_tolerance, _RATIO)
+
+    cases = [
+        Case(0, [changes(0), *clear]),
+        Case(1, [changes(1), *clear, by_far("farther", first / second)]),
+        Case(2, [changes(1), *clear, by_far("nearer", second / first)]),
+        Case(3, [changes(2), *clear]),
+    ]
+    return Ruling(cases, lambda: [curves, *m.distance_curves()])
 
 
-def count_swaps(moments: Moments, qa: QA) -> np.ndarray:
-    """How many times two targets exchange left and right as the viewer sees them: 0 to 3."""
-    bearings, in_front = moments.bearings()
-    swaps, sides = _swaps(bearings[0] - bearings[1], _MIN_BEARING)
-    return np.where(in_front.all(axis=(0, 2)) & sides & (swaps <= 3), swaps, NO_ANSWER)
+def count_swaps(m: Moments, qa: QA) -> Ruling:
+    """Number of times that two targets exchange left and right as the viewer sees them: 0 to 3."""
+    _, changes, clear, curves = _side_of_the_other(m)
+    return Ruling([Case(count, [changes(count), *clear]) for count in range(4)], lambda: [curves])
 
 
-def count_reversals(moments: Moments, qa: QA) -> np.ndarray:
-    """How many times a target turns back between left and right as the viewer sees it: 0 to 3."""
-    bearings, in_front = moments.bearings()
-    swings = np.diff(np.unwrap(bearings[0], axis=1), axis=1)
-    reversals, clear = _swaps(swings, _MIN_SWING)
-    return np.where(in_front[0].all(axis=1) & clear & (reversals <= 3), reversals, NO_ANSWER)
+def count_reversals(m: Moments, qa: QA) -> Ruling:
+    """Number of times that a target turns back between left and right as the viewer sees it: 0 to 3."""
+    bearings, in_front = m.bearings()
+    limit = 2
+    bearing = np.rad2deg(np.unwrap(bearings[0], axis=1))
+    steps = np.diff(bearing, axis=1)
+    changes, clear = _sign_changes(steps, limit, "change of bearing", "reversals")
+    cases = [Case(count, [changes(count), in_front, *clear]) for count in range(4)]
+    what, small = f"bearing of {m.names.targets[0]} to the left, from {m.names.viewer}", [(-limit, limit)]
+    bearing_curve = Curves(what, "degrees", m.seconds, {"a": bearing})
+    step_curve = Curves(
+        f"change of that {what}", "degrees", _middles(m.seconds), {"a": steps}, bands=small, band_means="hardly any"
+    )
+    return Ruling(cases, lambda: [bearing_curve, step_curve])
 
 
-def when_nearest(moments: Moments, qa: QA) -> np.ndarray:
-    """When the target is nearest to the viewer: at the start, in the first or second half, at the end."""
-    distance = moments.distances()[0]
-    last = distance.shape[1] - 1
-    at = distance.argmin(axis=1)
-    least = distance.min(axis=1) * (1 + 0.5 * qa.ratio_tolerance)
-    inside = (distance[:, 0] > least) & (distance[:, -1] > least)
-    far = (distance.max(axis=1) > least) & (np.abs(2 * at - last) >= 2)
-    code = np.select([at == 0, at == last, inside & (at < last / 2), inside], [0, 3, 1, 2], NO_ANSWER)
-    return np.where(far, code, NO_ANSWER)
+def side_after_turn(m: Moments, qa: QA, degrees: float) -> Ruling:
+    """Side on which a target would be if the viewer turned at the last moment: front, left, back, right."""
+    limit, end = 30, m.names.end
+    bearing = np.rad2deg(m.bearings()[0][0])
+    away = length(m.targets[0][:, -1] - m.viewer[:, -1])
+    far = Condition(f"distance at {end}", away, "above", qa.min_direction, "qa.min_direction", DEPTHS)
+    cases = []
+    for quarter, side in enumerate(("front", "left", "back", "right")):
+        off = np.abs((bearing[:, -1] - degrees - 90 * quarter + 180) % 360 - 180)
+        cases.append(Case(quarter, [far, _angle(f"angle off the {side} after the turn at {end}", off, "below", limit)]))
+
+    def curves() -> list[Curves]:
+        turned = np.unwrap(bearing, period=360, axis=1) - degrees
+        turned -= 360 * np.round(turned[:, -1:] / 360)
+        what = f"bearing of {m.names.targets[0]} to the left after such a turn, from {m.names.viewer}"
+        sides = [(90 * quarter - limit, 90 * quarter + limit) for quarter in range(-2, 3)]
+        means = "clearly on a side: front 0, left 90, back 180, right -90"
+        return [Curves(what, "degrees", m.seconds, {"a": turned}, bands=sides, band_means=means)]
+
+    return Ruling(cases, curves)
 
 
-def when_fastest(moments: Moments, qa: QA) -> np.ndarray:
-    """In which quarter of the interval a target covers most ground."""
-    place = moments.targets[0]
-    quarters = place[:, :: (place.shape[1] - 1) // 4]
-    covered = length(np.diff(quarters, axis=1)) / np.diff(moments.seconds[:, :: (place.shape[1] - 1) // 4])[..., None]
-    ranked = np.sort(covered, axis=1)
-    clear = ranked[:, -1] > (1 + 0.5 * qa.speed_tolerance) * ranked[:, -2]
-    clear &= length(np.diff(quarters, axis=1)).max(axis=1) > qa.min_displacement
-    return np.where(clear, covered.argmax(axis=1), NO_ANSWER)
+def faced_target(m: Moments, qa: QA) -> Ruling:
+    """Target, of three, that the viewer faces at the last moment, or none of them."""
+    faced, not_faced, none_faced = 20, 35, 50
+    seen = m.seen()
+    off = np.rad2deg(np.arccos(np.clip(seen[..., 0, :] / length(seen), -1, 1)))
+    what, at_end = f"off the forward of {m.names.viewer}", f"at {m.names.end}"
+    cases = [Case(3, [_angle(f"least angle {what} {at_end}", off[:, :, -1].min(axis=0), "above", none_faced)])]
+    for target, name in enumerate(m.names.targets):
+        others = np.delete(off[:, :, -1], target, axis=0).min(axis=0)
+        nearest = _angle(f"angle of {name} {what} {at_end}", off[target, :, -1], "below", faced)
+        cases.append(Case(target, [nearest, _angle(f"least angle of the others {at_end}", others, "above", not_faced)]))
+    lines, limits = dict(zip("abc", off, strict=True)), [(faced, "faces"), (none_faced, "faces none of them")]
+    return Ruling(cases, lambda: [Curves(f"angle {what}", "degrees", m.seconds, lines, limits=limits)])
 
 
-def path_shape(moments: Moments, qa: QA) -> np.ndarray:
+# --- Motion ---
+
+
+def order_of_speed(m: Moments, qa: QA) -> Ruling:
+    """Order of three targets by the ground that they cover between the first and the last moment, most first.
+
+    What covers less than can be told counts as covering just that, so that at most one of them stands.
+    """
+    steps = np.stack([length(np.diff(target[:, ::2], axis=1)) for target in m.targets])
+    covered = np.maximum(steps.sum(axis=2), qa.min_displacement)
+
+    def next_is_slower(fast: int, slow: int) -> Condition:
+        what = f"way of {m.names.targets[fast]} over that of {m.names.targets[slow]}"
+        return Condition(what, covered[fast] / covered[slow], "above", 1 + qa.speed_tolerance, _SPEED)
+
+    def curves() -> list[Curves]:
+        lines = dict(zip("abc", _so_far(steps), strict=True))
+        limits = [(qa.min_displacement, "qa.min_displacement")]
+        return [Curves("ground covered so far", DEPTHS, m.seconds[:, ::2], lines, limits=limits)]
+
+    return Ruling(_orders(next_is_slower), curves)
+
+
+def when_fastest(m: Moments, qa: QA) -> Ruling:
+    """Quarter of the interval in which a target covers most ground."""
+    stride = (m.seconds.shape[1] - 1) // 4
+    covered = length(np.diff(m.targets[0][:, ::stride], axis=1))
+    speed = covered / np.diff(m.seconds[:, ::stride])[..., None]
+    moves = Condition("longest way in a quarter", covered.max(axis=1), "above", qa.min_displacement, _MOVES, DEPTHS)
+    cases = []
+    for quarter, ordinal in enumerate(("first", "second", "third", "last")):
+        ratio = speed[:, quarter] / np.delete(speed, quarter, axis=1).max(axis=1)
+        what = f"speed in the {ordinal} quarter over the highest in another"
+        faster = Condition(what, ratio, "above", 1 + qa.speed_tolerance / 2, f"half of {_SPEED}")
+        cases.append(Case(quarter, [moves, faster]))
+    what = f"speed of {m.names.targets[0]} over the ground, by quarters"
+    seconds = _middles(m.seconds[:, ::stride])
+    return Ruling(cases, lambda: [Curves(what, f"{DEPTHS} a second", seconds, {"a": speed})])
+
+
+def path_shape(m: Moments, qa: QA) -> Ruling:
     """Shape of a target's path seen from above: straight, bends left, bends right, comes back.
 
     What is above is told by the agents, who mostly stand upright; a camera may look steeply down.
     """
-    steps = np.diff(moments.targets[0][:, ::2], axis=1)
-    flat = steps - (steps * moments.up).sum(axis=2, keepdims=True) * moments.up
+    steps = np.diff(m.targets[0][:, ::2], axis=1)
+    flat = steps - dot(steps, m.up)[:, :, None] * m.up
     covered = length(flat)
-    net = length(flat.sum(axis=1)[:, None])[:, 0]
-    turn = _signed_angles(flat[:, :-1], flat[:, 1:], moments.up).sum(axis=1)
-    straightness = net / covered.sum(axis=1)
-    moves = covered.min(axis=1) > 0.5 * qa.min_displacement
-    code = np.select(
-        [
-            straightness < 0.4,
-            (np.abs(turn) < np.deg2rad(15)) & (straightness > 0.97),
-            (turn > np.deg2rad(40)) & (straightness > 0.5),
-            (turn < -np.deg2rad(40)) & (straightness > 0.5),
-        ],
-        [3, 0, 1, 2],
-        NO_ANSWER,
-    )
-    return np.where(moves, code, NO_ANSWER)
+    straightness = length(flat.sum(axis=1)) / covered.sum(axis=1)
+    turns = _signed_angles(flat[:, :-1], flat[:, 1:], m.up)
+    turn, least = turns.sum(axis=1), covered.min(axis=1)
+    moves = Condition("shortest step", least, "above", qa.min_displacement / 2, f"half of {_MOVES}", DEPTHS)
+
+    def direct(side: Literal["above", "below"], limit: float) -> Condition:
+        return Condition("straight-line distance over the way", straightness, side, limit)
+
+    cases = [
+        Case(0, [moves, direct("above", 0.97), _angle("turn on the whole, either way", np.abs(turn), "below", 15)]),
+        Case(1, [moves, direct("above", 0.5), _angle("turn to the left on the whole", turn, "above", 40)]),
+        Case(2, [moves, direct("above", 0.5), _angle("turn to the right on the whole", -turn, "above", 40)]),
+        Case(3, [moves, direct("below", 0.4)]),
+    ]
+    what = f"turn of the path of {m.names.targets[0]} to the left, so far"
+    seconds = _middles(m.seconds[:, ::2])
+    return Ruling(cases, lambda: [Curves(what, "degrees", seconds, {"a": _so_far(turns)})])
 
 
-def turn_of_heading(moments: Moments, qa: QA) -> np.ndarray:
-    """How far an agent has turned on the whole: hardly, a quarter left, a quarter right, half round."""
-    turn = _signed_angles(moments.facing[:, :-1], moments.facing[:, 1:], moments.own_up).sum(axis=1)
-    degrees = np.rad2deg(turn)
-    return np.select(
-        [
-            np.abs(degrees) < 20,
-            (degrees > 60) & (degrees < 120),
-            (degrees < -60) & (degrees > -120),
-            (np.abs(degrees) > 150) & (np.abs(degrees) < 210),
-        ],
-        [0, 1, 2, 3],
-        NO_ANSWER,
-    )
+def turn_of_heading(m: Moments, qa: QA) -> Ruling:
+    """Turn of an agent on the whole: hardly any, a quarter left, a quarter right, half round."""
+    turns = _signed_angles(m.facing[:, :-1], m.facing[:, 1:], m.own_up)
+    turn = turns.sum(axis=1)
+
+    def between(what: str, values: np.ndarray, low: float, high: float) -> list[Condition]:
+        return [_angle(what, values, "above", low), _angle(what, values, "below", high)]
+
+    cases = [
+        Case(0, [_angle("turn, either way", np.abs(turn), "below", 20)]),
+        Case(1, between("turn to the left", turn, 60, 120)),
+        Case(2, between("turn to the right", -turn, 60, 120)),
+        Case(3, between("turn, either way", np.abs(turn), 150, 210)),
+    ]
+    what = f"turn of {m.names.targets[0]} to the left, so far"
+    return Ruling(cases, lambda: [Curves(what, "degrees", m.seconds, {"a": _so_far(turns)})])
 
 
-def side_after_turn(moments: Moments, qa: QA, degrees: float) -> np.ndarray:
-    """Where a target would be if the viewer turned at the last moment: front, left, behind, right."""
-    bearing = moments.bearings()[0][0][:, -1] - np.deg2rad(degrees)
-    quarter = np.round(bearing / (np.pi / 2))
-    clear = np.abs(bearing - quarter * np.pi / 2) < np.deg2rad(30)
-    clear &= length(moments.targets[0][:, -1:] - moments.viewer[:, -1:])[:, 0] > qa.min_direction
-    return np.where(clear, quarter.astype(int) % 4, NO_ANSWER)
+# --- What rules share ---
 
 
-def faced_target(moments: Moments, qa: QA) -> np.ndarray:
-    """Which of three targets the viewer faces at the last moment, or none of them."""
-    seen = np.stack([express(t[:, -1] - moments.viewer[:, -1], moments.axes[:, -1]) for t in moments.targets])
-    angle = np.arccos(np.clip(seen[:, :, 0] / length(seen), -1, 1))
-    ranked = np.sort(angle, axis=0)
-    one = (ranked[0] < np.deg2rad(20)) & (ranked[1] > np.deg2rad(35))
-    none = ranked[0] > np.deg2rad(50)
-    return np.select([one, none], [angle.argmin(axis=0), 3], NO_ANSWER)
+def _orders(next_after: Callable[[int, int], Condition], shared: Sequence[Condition] = ()) -> list[Case]:
+    """A case for each order of three targets, in which every two neighbours meet a condition."""
+    steps = {pair: next_after(*pair) for pair in permutations(range(3), 2)}
+    return [Case(code, [*shared, *(steps[pair] for pair in pairwise(order))]) for code, order in enumerate(ORDERS)]
 
 
-_MIN_BEARING = np.deg2rad(3)
-_MIN_SWING = np.deg2rad(2)
+def _come_closer(
+    m: Moments,
+    qa: QA,
+    distances: Sequence[tuple[str, np.ndarray]],
+    answer: Callable[[tuple[bool, ...]], int],
+    shared: Sequence[Condition] = (),
+) -> list[Case]:
+    """A case for each set of named distances [K, M, S] that shrink clearly while the others clearly do not.
 
-
-def _order(values: np.ndarray, tolerance: float) -> np.ndarray:
-    """Code of the ascending order of three positive values [3, K, S]; none where two are within the tolerance."""
-    ranked = np.sort(values, axis=0)
-    apart = (ranked[1:] > (1 + tolerance) * ranked[:-1]).all(axis=0)
-    return np.where(apart, _rank_code(values), NO_ANSWER)
-
-
-def _rank_code(values: np.ndarray) -> np.ndarray:
-    """Index into ORDERS of the ascending order of values [3, K, S]."""
-    order = values.argsort(axis=0, kind="stable")
-    code_of = np.zeros((3, 3), int)
-    for code, permutation in enumerate(ORDERS):
-        code_of[permutation[:2]] = code
-    return code_of[order[0], order[1]]
-
-
-def _swaps(values: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sign changes of values [K, M, S], and whether they are clear.
-
-    They are where both ends exceed the threshold and every sign change does so on both of its sides: a slight one
-    would be counted by some and not by others.
+    Args:
+        answer: by whether each shrinks.
     """
-    marked = np.where(np.abs(values) > threshold, values, 0)
-    clear = (marked[:, 0] != 0) & (marked[:, -1] != 0)
-    swaps = _sign_changes(marked)
-    return swaps, clear & (swaps == _sign_changes(values))
+    limit = 1 + qa.ratio_tolerance
+    either = []
+    for name, distance in distances:
+        what, ratio = f"{name} at {m.names.start} over that at {m.names.end}", distance[:, 0] / distance[:, -1]
+        stays = Condition(what, ratio, "below", limit**0.5, f"half of {_RATIO}")
+        either.append((stays, Condition(what, ratio, "above", limit, _RATIO)))
+    closer = product((False, True), repeat=len(distances))
+    return [Case(answer(c), [*(pair[came] for pair, came in zip(either, c, strict=True)), *shared]) for c in closer]
 
 
-def _sign_changes(values: np.ndarray) -> np.ndarray:
-    """[K, S] how often values [K, M, S] change their sign, zeros left out."""
-    held, changes = values[:, 0], np.zeros(values[:, 0].shape, int)
-    for moment in range(1, values.shape[1]):
-        changes += values[:, moment] * held < 0
-        held = np.where(values[:, moment] == 0, held, values[:, moment])
-    return changes
+def _side_of_the_other(m: Moments) -> tuple[np.ndarray, Callable[[int], Condition], list[Condition], Curves]:
+    """Of two targets: [K, M, S] degrees that the first is to the left of the second, as the viewer sees them, the
+    condition of a number of changes, those that make it clear, and the curve."""
+    bearings, in_front = m.bearings()
+    limit, names = 3, m.names
+    gap = np.rad2deg(bearings[0] - bearings[1])
+    changes, clear = _sign_changes(gap, limit, "difference of bearings", "changes of sides")
+    what = f"how far {names.targets[0]} is to the left of {names.targets[1]}, from {names.viewer}"
+    curves = Curves(what, "degrees", m.seconds, {"a": gap}, bands=[(-limit, limit)], band_means="neither side")
+    return gap, changes, [in_front, *clear], curves
+
+
+def _sign_changes(
+    values: np.ndarray, limit: float, what: str, counted: str
+) -> tuple[Callable[[int], Condition], list[Condition]]:
+    """Changes of sign of values [K, M, S] in degrees: the condition of a number of them, and those that make it clear.
+
+    It is where both ends and each run of one sign reach beyond the limit: a slight change would be counted by some and
+    not by others.
+    """
+    held, reach = values[:, 0], np.abs(values[:, 0])
+    changes, least = np.zeros(held.shape, int), np.full(held.shape, np.inf, values.dtype)
+    for value in np.moveaxis(values[:, 1:], 1, 0):
+        turned = value * held < 0
+        least = np.where(turned, np.minimum(least, reach), least)
+        reach = np.where(turned, np.abs(value), np.maximum(reach, np.abs(value)))
+        changes += turned
+        held = np.where(value == 0, held, value)
+    sizes = {
+        f"first {what}, either way": np.abs(values[:, 0]),
+        f"last {what}, either way": np.abs(values[:, -1]),
+        f"least reach of the {what} to a side": np.minimum(least, reach),
+    }
+    clear = [_angle(name, size, "above", limit) for name, size in sizes.items()]
+    return lambda count: Condition(counted, changes, "equal", count), clear
 
 
 def _signed_angles(before: np.ndarray, after: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Angles [..., S] from vectors to vectors [..., 3, S], counter-clockwise about `up`, in radians."""
-    sine = (np.cross(before, after, axis=-2) * up).sum(axis=-2)
-    flat_before = before - (before * up).sum(axis=-2, keepdims=True) * up
-    flat_after = after - (after * up).sum(axis=-2, keepdims=True) * up
-    return np.arctan2(sine, (flat_before * flat_after).sum(axis=-2))
+    """Angles [..., S] in degrees from vectors to vectors [..., 3, S], counter-clockwise about `up`."""
+    sine = dot(cross(before, after), up)
+    before, after = (v - dot(v, up)[..., None, :] * up for v in (before, after))
+    return np.rad2deg(np.arctan2(sine, dot(before, after)))
 
 
-RULES: dict[str, Decide] = {
-    rule.__name__: rule
-    for rule in (
-        nearest_at_end,
-        order_of_speed,
-        order_of_approach,
-        pairs_that_approach,
-        count_approaching,
-        passing,
-        count_swaps,
-        count_reversals,
-        when_nearest,
-        when_fastest,
-        path_shape,
-        turn_of_heading,
-        faced_target,
-    )
-} | {
-    "side_after_turn_left": partial(side_after_turn, degrees=90.0),
-    "side_after_turn_right": partial(side_after_turn, degrees=-90.0),
-    "side_after_turn_round": partial(side_after_turn, degrees=180.0),
+def _middles(seconds: np.ndarray) -> np.ndarray:
+    """[K, P - 1] halfway between times [K, P]."""
+    return (seconds[:, 1:] + seconds[:, :-1]) / 2
+
+
+def _so_far(steps: np.ndarray) -> np.ndarray:
+    """Running sums [..., P + 1, S] of steps [..., P, S], from 0 on."""
+    return np.concatenate([np.zeros_like(steps[..., :1, :]), steps.cumsum(axis=-2)], axis=-2)
+
+
+RULES: dict[str, Rule] = {
+    "nearest_at_end": nearest_at_end,
+    "order_of_approach": order_of_approach,
+    "pairs_that_approach": pairs_that_approach,
+    "count_approaching": count_approaching,
+    "when_nearest": when_nearest,
+    "passing": passing,
+    "count_swaps": count_swaps,
+    "count_reversals": count_reversals,
+    "side_after_turn_left": partial(side_after_turn, degrees=90),
+    "side_after_turn_right": partial(side_after_turn, degrees=-90),
+    "side_after_turn_round": partial(side_after_turn, degrees=180),
+    "faced_target": faced_target,
+    "order_of_speed": order_of_speed,
+    "when_fastest": when_fastest,
+    "path_shape": path_shape,
+    "turn_of_heading": turn_of_heading,
 }
+"""By family."""

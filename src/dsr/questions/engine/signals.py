@@ -14,7 +14,7 @@ from dsr.geometry.frames import express
 from dsr.geometry.signals import length
 from dsr.params import QA
 from dsr.questions.engine.answers import change_states, comparable, comparison_states, direction_states
-from dsr.questions.engine.free_form import RULES, Moments
+from dsr.questions.engine.free_form import Moments, decide
 from dsr.questions.engine.scene import AGENT, CAMERA, Scene
 from dsr.questions.language.families import Family
 from dsr.questions.language.templates import Form
@@ -196,8 +196,7 @@ def _family_states(
     scene: Scene, form: Family, drawn: Drawn, qa: QA, members: Members
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `signal_states`: one state a question, which is its answer; the signal is the answer too."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        codes = RULES[form.signal](family_moments(scene, form, drawn, members), qa)
+    codes = decide(form.signal, family_moments(scene, form, drawn, members), qa)
     return codes[:, None, :1].astype(np.float32), codes[:, None, None].astype(np.int8), codes >= 0
 
 
