@@ -13,7 +13,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from dsr.evaluation.metrics import evaluation_metrics
-from dsr.questions.language.templates import TYPES
+from dsr.mcq import TYPES
 
 QUESTIONS = 100_000
 SECONDS, GIB = 10, 1

@@ -1,18 +1,46 @@
-"""A question as it is put to a model, and what a table of questions says about it."""
+"""A multiple-choice question: the table that holds it, its letters and options, its checks, and its prompt.
 
-from collections.abc import Sequence
+A table has the published columns first (`PUBLISHED_COLUMNS`), then ours, all of which may be absent: qa_id,
+source_video, quartet_id, block; shown_frames, how many of the clip's cue frames the model may see, from the first one
+on; start_time and end_time in seconds, what the question is about; category of the clip; viewpoint_kind (none, camera
+or agent) and viewpoint_mode (none, relative: moving with its viewer, or absolute: where that was at one moment);
+target_kinds, a list of object, agent and camera; states of the answer, and option_states of every option.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-LETTERS = ascii_uppercase
-"""Option letters in their order; a benchmark may offer more than four."""
+from dsr.console import StageError
+
+TYPES = (
+    *("rel_dis", "rel_dir", "rel_ori", "abs_dis", "abs_dir", "abs_ori"),
+    *("rel_spd", "abs_spd", "rel_spd_comp", "abs_spd_comp", "rel_dir_pred", "abs_dir_pred", "non_temp"),
+)
+"""Question types by their published names: viewpoint (relative or absolute) and signal; `non_temp` is free-form."""
+PUBLISHED_COLUMNS = ("videoID", "question", "options", "answer", "type")
+"""Columns of the published DSR-Train and DSR-Bench."""
+OWN_COLUMNS = ("qa_id", "source_video", "quartet_id", "block")
+"""Ours that come right after them."""
+ALPHABET = ascii_uppercase
+"""Option letters in their order; a benchmark may offer more or fewer than four."""
+LETTERS = ALPHABET[:4]
+"""Letters of the published questions and of ours."""
+SYSTEM = "You are a helpful assistant."
+INSTRUCTION = "Answer with the letter."
+FRAMES = "These are frames of a video, in order."
+"""Line before the prompt where a video goes as pictures."""
 
 
 @dataclass(frozen=True)
 class Question:
+    """A row of a table of questions."""
+
     qa_id: str
     clip_id: str
     question: str
@@ -22,7 +50,7 @@ class Question:
     """The right letter."""
     type: str
     shown_frames: int | None = None
-    """The model is given this many of the clip's cue frames, from the first one on; None: all."""
+    """Number of the clip's cue frames that the model is given, from the first one on; None: all."""
     start_time: float | None = None
     """Seconds; what the question is about. None where a table does not say."""
     end_time: float | None = None
@@ -36,26 +64,58 @@ class Question:
 
     @property
     def letters(self) -> str:
-        return LETTERS[: len(self.options)]
+        return ALPHABET[: len(self.options)]
 
     @property
     def bare_options(self) -> tuple[str, ...]:
         """The options without their letters."""
-        return tuple(option[2:].strip() for option in self.options)
+        return tuple(map(bare, self.options))
 
 
-def lettered(texts: Sequence[str]) -> tuple[str, ...]:
-    """Option texts with their letters."""
-    return tuple(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
+def lettered(texts: Iterable[str]) -> tuple[str, ...]:
+    """Option texts with their letters.
+
+    >>> lettered(["It grows.", "It shrinks."])
+    ('A. It grows.', 'B. It shrinks.')
+    """
+    return tuple(f"{letter}. {text}" for letter, text in zip(ALPHABET, texts, strict=False))
 
 
-def read_row(row: dict[str, Any]) -> Question:
-    """A row of `dsr.questions.split.read_questions` or of a benchmark's reader."""
+def bare(option: str) -> str:
+    """Text of an option without its letter.
+
+    >>> bare("A. It grows.")
+    'It grows.'
+    """
+    return option[2:].strip()
+
+
+def prompt_pieces(question: str | None, options: Sequence[str]) -> list[str]:
+    """Text that asks a question: its first piece with the heading, a piece for each option, and the instruction.
+
+    Args:
+        question: None for the options alone.
+
+    >>> prompt_pieces("How does it change?", ["A. It grows.", "B. It shrinks."])
+    ['How does it change?\\nOptions:\\n', 'A. It grows.\\n', 'B. It shrinks.\\n', 'Answer with the letter.']
+    """
+    heading = "Options:" if question is None else f"{question}\nOptions:"
+    return [*(f"{line}\n" for line in (heading, *options)), INSTRUCTION]
+
+
+def prompt(question: str, options: Sequence[str]) -> str:
+    """Text of the user's turn, without the video."""
+    return "".join(prompt_pieces(question, options))
+
+
+def read_row(row: Mapping[str, Any]) -> Question:
+    """A row as a question, whatever `row_problem` says of it."""
+    options = row["options"]
     return Question(
         qa_id=str(row["qa_id"]),
         clip_id=str(row["videoID"]),
         question=str(row["question"]),
-        options=tuple(map(str, row["options"])),
+        options=tuple(map(str, options)) if isinstance(options, list | tuple | np.ndarray) else (),
         answer=str(row["answer"]),
         type=str(row["type"]),
         shown_frames=_number(row, "shown_frames", int),
@@ -65,7 +125,7 @@ def read_row(row: dict[str, Any]) -> Question:
     )
 
 
-def _made_from(row: dict[str, Any]) -> dict[str, Any]:
+def _made_from(row: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a question of our own pool that say what its text was made from."""
     if not {"form", "wording", "labels", "boxes"} <= set(row):
         return {}
@@ -73,21 +133,82 @@ def _made_from(row: dict[str, Any]) -> dict[str, Any]:
     return {"form": row["form"], "wording": int(row["wording"]), "labels": tuple(row["labels"]), "boxes": boxes}
 
 
-def question_problem(question: Question) -> str:
-    """Why a question cannot be asked, or ""."""
-    if not 2 <= len(question.options) <= len(LETTERS):
-        return f"{len(question.options)} options; a question needs at least 2"
-    if [option[:2] for option in question.options] != [f"{letter}." for letter in question.letters]:
-        return f"options are not texts that begin with 'A.' to '{question.letters[-1]}.'"
-    if question.answer not in list(question.letters):
-        return f"answer {question.answer!r} is no letter of {question.letters}"
-    if question.shown_frames is not None and question.shown_frames < 1:
-        return f"shown_frames is {question.shown_frames}"
-    return ""
+def row_problem(row: Mapping[str, Any], published: bool = False) -> str:
+    """Reason on one line why a row cannot be asked; "" if it can.
+
+    Args:
+        published: as in the published tables, there must be four options and a known type.
+    """
+    for name in ("videoID", "question"):
+        if not isinstance(row[name], str) or not row[name].strip():
+            return f"{name} must be a text, not {row[name]!r}"
+    options = row["options"]
+    count = len(options) if isinstance(options, list | tuple | np.ndarray) else 0
+    if published and count != len(LETTERS):
+        return f"options must be a list of {len(LETTERS)} texts, not {options!r}"
+    if not 2 <= count <= len(ALPHABET):
+        return f"{count} options; a question needs at least 2"
+    letters = ALPHABET[:count]
+    for letter, option in zip(letters, options, strict=True):
+        if not isinstance(option, str) or not option.startswith(f"{letter}.") or not bare(option):
+            return f"options must be {count} texts that begin with 'A.' to '{letters[-1]}.', not {list(options)!r}"
+    if not isinstance(row["answer"], str) or row["answer"] not in list(letters):
+        return f"answer must be {', '.join(letters[:-1])} or {letters[-1]}, not {row['answer']!r}"
+    if published and row["type"] not in TYPES:
+        return f"type {row['type']!r} is unknown; known: {', '.join(TYPES)}"
+    shown = _number(row, "shown_frames", float)
+    return f"shown_frames is {shown:g}" if shown is not None and shown < 1 else ""
+
+
+def read_questions(path: Path) -> pd.DataFrame:
+    """Read and check a table of questions: pool, train, bench, or a published file with its columns alone.
+
+    Returns:
+        One row a question, published columns first, in the file's order. Where the file has no `qa_id` it is
+        the file's stem and the row number; no `source_video`: the videoID; no `quartet_id`: "" (no quartet).
+
+    Raises:
+        StageError: no such file, not parquet, a column missing, or a bad row (the first one is named).
+    """
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise StageError(f"{path} does not exist: `dvc repro` makes it") from None
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path} is not a parquet file: {error}") from None
+    absent = [name for name in PUBLISHED_COLUMNS if name not in table]
+    if absent:
+        raise StageError(f"{path} has no column {', '.join(absent)}: a table of questions needs {PUBLISHED_COLUMNS}")
+    checked = table[[name for name in (*PUBLISHED_COLUMNS, "shown_frames") if name in table]].to_dict("records")
+    problems = [(row, problem) for row, values in enumerate(checked) if (problem := row_problem(values, True))]
+    if problems:
+        row, problem = problems[0]
+        others = f" ({len(problems) - 1:,} more bad rows)" if len(problems) > 1 else ""
+        raise StageError(f"{path}, row {row}: {problem}{others}")
+    table["options"] = [list(options) for options in table["options"]]
+    for name, default in (
+        ("qa_id", [f"{path.stem}-{row:06d}" for row in range(len(table))]),
+        ("source_video", table["videoID"]),
+        ("quartet_id", ""),
+    ):
+        if name not in table:
+            table[name] = default
+        elif table[name].isna().any():
+            raise StageError(f"{path}, row {int(table[name].isna().argmax())}: {name} is empty")
+    if table["qa_id"].duplicated().any():
+        row = int(table["qa_id"].duplicated().argmax())
+        raise StageError(f"{path}, row {row}: qa_id {table['qa_id'].iloc[row]!r} is there twice")
+    return published_first(table)
+
+
+def published_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns in their order: published, ours that every table has, then the others as they are."""
+    first = [*PUBLISHED_COLUMNS, *(name for name in OWN_COLUMNS if name in table)]
+    return table[[*first, *(name for name in table.columns if name not in first)]]
 
 
 def about(table: pd.DataFrame) -> pd.DataFrame:
-    """What metrics group questions by: columns viewpoint, target, answer_length, category; "" where not known.
+    """Columns by which metrics group questions: viewpoint, target, answer_length, category; "" where not known.
 
     `answer_length` is the number of states that the answer tells one after another, "free-form" for `non_temp`.
     """
@@ -106,6 +227,6 @@ def about(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, index=table.index).astype(object)
 
 
-def _number(row: dict[str, Any], name: str, kind: type) -> Any:
+def _number(row: Mapping[str, Any], name: str, kind: type) -> Any:
     value = row.get(name)
     return None if value is None or pd.isna(value) else kind(value)

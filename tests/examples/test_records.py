@@ -88,8 +88,8 @@ def test_every_row_is_an_example_or_missing_with_its_reason(tmp_path: Path, proc
     assert "No such file" in reasons["q2_0"] or "not a readable video" in reasons["q2_0"]
     assert "not a readable video" in reasons["q3_0"]
     assert reasons["q7"] == "not in the catalogue"
-    assert "four texts" in reasons["q8"]
-    assert "answer 'E'" in reasons["q9"]
+    assert reasons["q8"] == "options must be a list of 4 texts, not ['A. a', 'B. b', 'C. c']"
+    assert reasons["q9"] == "answer must be A, B, C or D, not 'E'"
     assert reasons["q10"] == "shown_frames is 0"
 
 

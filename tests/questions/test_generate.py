@@ -14,6 +14,7 @@ import pytest
 
 from dsr.console import StageError
 from dsr.cues.schema import ClipCues, write_cues
+from dsr.mcq import TYPES
 from dsr.params import QA, Params
 from dsr.questions.engine.scene import build_scene
 from dsr.questions.generate import COLUMNS, run
@@ -21,7 +22,6 @@ from dsr.questions.language.families import FAMILIES, FORMS
 from dsr.questions.language.templates import (
     NUM_WORDINGS,
     TEMPLATES,
-    TYPES,
     encode_states,
     mention,
     parse_answer,

@@ -9,8 +9,9 @@ import pytest
 
 from dsr.console import StageError
 from dsr.files import write_parquet
+from dsr.mcq import PUBLISHED_COLUMNS, read_questions
 from dsr.params import Params, Split
-from dsr.questions.split import PUBLISHED_COLUMNS, choose_blocks, read_questions, run, split
+from dsr.questions.split import choose_blocks, run, split
 
 OPTIONS = ["A. grows", "B. shrinks", "C. grows, then shrinks", "D. constant"]
 
@@ -120,46 +121,3 @@ def test_a_type_that_only_one_side_has_is_reported(tmp_path: Path, capsys: pytes
 def test_a_pool_that_cannot_be_split_is_refused(pool: pd.DataFrame, message: str) -> None:
     with pytest.raises(StageError, match=message):
         split(pool, 0.3, seed=1)
-
-
-def test_published_files_are_read_with_their_columns_alone(tmp_path: Path) -> None:
-    published = pool_of({0: {"rel_dis": 1}})[[*PUBLISHED_COLUMNS][::-1]]
-    write_parquet(tmp_path / "DSR-Bench.parquet", published)
-    questions = read_questions(tmp_path / "DSR-Bench.parquet")
-    assert tuple(questions.columns) == (*PUBLISHED_COLUMNS, "qa_id", "source_video", "quartet_id")
-    assert questions["qa_id"].tolist() == [f"DSR-Bench-{row:06d}" for row in range(4)]
-    assert questions["source_video"].tolist() == questions["videoID"].tolist()
-    assert questions["options"][0] == OPTIONS
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "message"),
-    [
-        ("videoID", "", "videoID must be a text"),
-        ("question", None, "question must be a text"),
-        ("options", OPTIONS[:3], "options must be a list of 4 texts"),
-        ("options", [*OPTIONS[:3], " "], "options must be 4 texts"),
-        ("answer", "E", "answer must be A, B, C or D, not 'E'"),
-        ("answer", None, "answer must be A, B, C or D"),
-        ("type", "rel_dst", "type 'rel_dst' is unknown"),
-        ("quartet_id", None, "quartet_id is empty"),
-        ("qa_id", "00-rel_dis-000-A", "is there twice"),
-    ],
-)
-def test_a_bad_row_is_named(tmp_path: Path, column: str, value: object, message: str) -> None:
-    rows = pool_of({0: {"rel_dis": 1}}).to_dict("records")
-    rows[2][column] = value
-    write_parquet(tmp_path / "bad.parquet", pd.DataFrame(rows))
-    with pytest.raises(StageError, match=rf"bad\.parquet, row 2: .*{message}"):
-        read_questions(tmp_path / "bad.parquet")
-
-
-def test_a_file_that_is_no_table_of_questions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="does not exist"):
-        read_questions(tmp_path / "none.parquet")
-    (tmp_path / "text.parquet").write_text("videoID,question")
-    with pytest.raises(StageError, match="not a parquet file"):
-        read_questions(tmp_path / "text.parquet")
-    write_parquet(tmp_path / "other.parquet", pd.DataFrame({"videoID": ["a"]}))
-    with pytest.raises(StageError, match="no column question, options, answer, type"):
-        read_questions(tmp_path / "other.parquet")

@@ -27,12 +27,12 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
+from dsr.mcq import LETTERS, bare
 from dsr.questions.engine.answers import sequence_features
 from dsr.questions.language.reading import ParsedQuestion, parse_question
 from dsr.questions.language.templates import ROLES
 from dsr.questions.quartets.logit import fit_logit
 
-LETTERS = "ABCD"
 VIEWS = ("options", "question")
 ATTACKERS = ("counts", "logit", "trees")
 CHANCE = 1 / len(LETTERS)
@@ -267,7 +267,7 @@ def read_questions(table: pd.DataFrame, fold: np.ndarray) -> Questions:
         table: columns question, options, answer, type; used if there: option_states, quartet_id.
         fold: [Q] int of `folds_of_blocks`.
     """
-    texts = [[str(o).split(". ", 1)[-1] for o in options] for options in table["options"]]
+    texts = [[bare(str(option)) for option in options] for options in table["options"]]
     states = table["option_states"] if "option_states" in table else [("",) * 4] * len(table)
     # Free-form codes are numbers of a family's answers; the text says more.
     free = (table["type"] == "non_temp").any()

@@ -31,7 +31,6 @@ from dsr.audit.attackers import (
     ATTACKERS,
     CHANCE,
     HEURISTICS,
-    LETTERS,
     VIEWS,
     attack,
     credits,
@@ -44,8 +43,8 @@ from dsr.console import StageError, num_workers, summary, track, warn
 from dsr.cues.clips import read_clips
 from dsr.files import whole_file, write_json
 from dsr.intervals import interval, resampled_means
+from dsr.mcq import LETTERS, TYPES, bare
 from dsr.params import Audit, Params
-from dsr.questions.language.templates import TYPES
 from dsr.workers import Failure, map_isolated
 
 STRONGEST = "strongest"
@@ -355,7 +354,7 @@ def answer_shares(pool: pd.DataFrame) -> list[dict[str, Any]]:
         if own.empty:
             continue
         # A free-form code means something within its family, so its text stands for it.
-        texts = [o["ABCD".index(a)].split(". ", 1)[-1] for o, a in zip(own["options"], own["answer"], strict=True)]
+        texts = [bare(o[LETTERS.index(a)]) for o, a in zip(own["options"], own["answer"], strict=True)]
         counts = Counter(texts if name == "non_temp" else own["states"])
         share = np.array(list(counts.values())) / len(own)
         even = np.log(len(counts)) or 1.0

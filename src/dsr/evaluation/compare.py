@@ -24,7 +24,7 @@ from dsr.evaluation.controls import SCORE
 from dsr.evaluation.metrics import ALL
 from dsr.files import write_json
 from dsr.intervals import interval, resampled_means
-from dsr.questions.language.templates import TYPES
+from dsr.mcq import TYPES
 
 _NEEDED = ("control", "qa_id", "asked", "type", "source_video", "correct", "status")
 

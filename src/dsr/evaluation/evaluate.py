@@ -25,8 +25,8 @@ from dsr.evaluation.metrics import breakdown, file_content
 from dsr.evaluation.prediction_cache import PredictionCache
 from dsr.evaluation.predictions import Scorer, predict
 from dsr.files import write_json, write_parquet
+from dsr.mcq import read_questions
 from dsr.params import Evaluate, Params
-from dsr.questions.split import read_questions
 
 MOST_REASONS = 5
 """Reasons for missing questions that the closing table names."""

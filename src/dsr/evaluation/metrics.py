@@ -29,7 +29,7 @@ import pandas as pd
 
 from dsr.evaluation.controls import ROTATIONS, SCORE
 from dsr.intervals import interval, resampled_means
-from dsr.questions.language.templates import TYPES
+from dsr.mcq import LETTERS, TYPES
 
 OPTIONS = 4
 """Of a question whose table does not say how many."""
@@ -259,7 +259,7 @@ def rotated_counts(runs: Mapping[str, pd.DataFrame]) -> dict[str, float]:
 def letter_counts(run: pd.DataFrame) -> list[dict[str, Any]]:
     """How often each letter is the answer and how often it is predicted, over the questions scored."""
     scored = run[run["status"] == "scored"]
-    letters = sorted({*"ABCD", *scored["answer"], *scored["prediction"]})
+    letters = sorted({*LETTERS, *scored["answer"], *scored["prediction"]})
     return [
         {
             "letter": letter,

@@ -18,11 +18,9 @@ from dsr.evaluation.answer_parsing import Parser, parse_answer
 from dsr.evaluation.controls import CONTROLS, REWRITTEN, SCORE
 from dsr.evaluation.prediction_cache import PredictionCache, Reply
 from dsr.files import sha256_json
-from dsr.mcq import LETTERS, Question, about, question_problem, read_row
+from dsr.mcq import ALPHABET, LETTERS, Question, about, read_row, row_problem
 from dsr.questions.language.transforms import ClipFacts, UndefinedError
 
-PUBLISHED_LETTERS = 4
-"""Log-probability columns that are always there."""
 FIXED_COLUMNS = (
     *("control", "qa_id", "videoID", "source_video", "quartet_id", "type"),
     *("viewpoint", "target", "answer_length", "category", "num_options", "asked"),
@@ -85,7 +83,7 @@ def predict(
     gives. A missing question is missing from all controls as well, so that all runs are about the same questions.
 
     Args:
-        questions: of `dsr.questions.split.read_questions` or a benchmark's reader; a column `problem` that is not ""
+        questions: of `dsr.mcq.read_questions` or a benchmark's reader; a column `problem` that is not ""
             makes a row missing.
 
     Returns:
@@ -94,11 +92,12 @@ def predict(
     Raises:
         ControlError: the control makes no sense for this model or these clips.
     """
-    asked = [read_row(row) for row in questions.to_dict("records")]
+    rows = questions.to_dict("records")
+    asked = [read_row(row) for row in rows]
     given = list(questions["problem"]) if "problem" in questions else [""] * len(asked)
     reasons = [
-        problem or question_problem(question) or scorer.missing.get(question.qa_id, "")
-        for problem, question in zip(given, asked, strict=True)
+        problem or row_problem(row) or scorer.missing.get(question.qa_id, "")
+        for problem, row, question in zip(given, rows, asked, strict=True)
     ]
     put: dict[int, Question] = {}
     left_out: dict[int, str] = {}
@@ -155,7 +154,7 @@ def _table(
     parser: Parser,
 ) -> pd.DataFrame:
     count = len(asked)
-    width = max([PUBLISHED_LETTERS, *(len(q.options) for q in asked)])
+    width = max([len(LETTERS), *(len(q.options) for q in asked)])
     log_probs = np.full((count, width), np.nan)
     predictions, statuses, texts = [""] * count, ["missing"] * count, [""] * count
     for row in left_out:
@@ -165,7 +164,7 @@ def _table(
             continue
         if reply.log_probs is not None:
             log_probs[row, : len(reply.log_probs)] = reply.log_probs
-            predictions[row] = LETTERS[int(np.argmax(reply.log_probs))]
+            predictions[row] = ALPHABET[int(np.argmax(reply.log_probs))]
         else:
             texts[row] = reply.text or ""
             predictions[row] = parse_answer(texts[row], put[row].options, parser)
@@ -185,6 +184,6 @@ def _table(
     states = list(questions["option_states"]) if keep else [()] * count
     for column, letters in (("answer_states", answers), ("predicted_states", predictions)):
         told = zip(states, letters, strict=True)
-        table[column] = [str(own[LETTERS.index(letter)]) if letter and len(own) else "" for own, letter in told]
-    table[[f"logp_{letter}" for letter in LETTERS[:width]]] = log_probs
-    return table[[*FIXED_COLUMNS, *(f"logp_{letter}" for letter in LETTERS[:width])]]
+        table[column] = [str(own[ALPHABET.index(letter)]) if letter and len(own) else "" for own, letter in told]
+    table[[f"logp_{letter}" for letter in ALPHABET[:width]]] = log_probs
+    return table[[*FIXED_COLUMNS, *(f"logp_{letter}" for letter in ALPHABET[:width])]]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dsr.examples.records import ClipStore, Example, Video, normalise
-from dsr.model.chat import ANSWER_TOKENS, LETTERS, Prompt, build_prompt, encode
+from dsr.mcq import LETTERS
+from dsr.model.chat import ANSWER_TOKENS, Prompt, build_prompt, encode
 from dsr.model.geometry_encoders import ENCODERS, PADDING, Grid, pad_arrays
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
 from dsr.model.shared_prefix import Clip, Packing

@@ -22,7 +22,8 @@ from dsr import console, project
 from dsr.clips.video import VideoError, read_frames
 from dsr.console import StageError
 from dsr.cues.schema import ClipCues, CuesError, read_cues
-from dsr.model.chat import LETTERS, encode
+from dsr.mcq import Question, read_row, row_problem
+from dsr.model.chat import encode
 from dsr.model.geometry_encoders import ENCODERS, FRAMES, Grid
 
 T = TypeVar("T")
@@ -31,19 +32,11 @@ DECODED_PIXELS = 1920 * 1080
 
 
 @dataclass(frozen=True)
-class Example:
-    """A question that can be asked."""
+class Example(Question):
+    """A question that can be asked, with what a lesson makes of it."""
 
-    qa_id: str
-    clip_id: str
-    question: str
-    options: tuple[str, ...]
-    """Four texts, "A. …" to "D. …"."""
-    answer: str
-    """The right letter."""
-    type: str
-    shown_frames: int
-    """The model is given this many of the clip's cue frames, from the first one on, and their geometry."""
+    shown_frames: int = 0
+    """At least one; no more than the clip has."""
     hint: str = ""
     """An option's line, told in the places of the geometry tokens (dsr.training.curriculum)."""
     hint_weight: float = 1.0
@@ -224,36 +217,19 @@ def load_examples(table: pd.DataFrame, store: ClipStore, workers: int = 1) -> tu
     examples: list[Example] = []
     missing: list[Missing] = []
     for number, row in enumerate(table.to_dict("records")):
-        qa_id, clip_id = str(row.get("qa_id", number)), str(row["videoID"])
-        reason = problems[clip_id] or _malformed(row)
+        question = read_row({"qa_id": number, **row})
+        reason = problems[question.clip_id] or row_problem(row, published=True)
         if reason:
-            missing.append(Missing(qa_id, clip_id, reason))
-            continue
-        frames = store.cues(clip_id).num_frames
-        shown = row.get("shown_frames", frames)
-        examples.append(
-            Example(
-                qa_id=qa_id,
-                clip_id=clip_id,
-                question=str(row["question"]),
-                options=tuple(map(str, row["options"])),
-                answer=str(row["answer"]),
-                type=str(row["type"]),
-                shown_frames=min(int(shown), frames),
-            )
-        )
+            missing.append(Missing(question.qa_id, question.clip_id, reason))
+        else:
+            examples.append(example_of(question, store))
     return examples, missing
 
 
-def _malformed(row: dict[str, Any]) -> str:
-    options = [str(option) for option in row["options"]]
-    if [option[:2] for option in options] != [f"{letter}." for letter in LETTERS]:
-        return "options are not four texts that begin with 'A.' to 'D.'"
-    if row["answer"] not in LETTERS:
-        return f"answer {row['answer']!r} is no letter of {''.join(LETTERS)}"
-    if "shown_frames" in row and not row["shown_frames"] >= 1:
-        return f"shown_frames is {row['shown_frames']}"
-    return ""
+def example_of(question: Question, store: ClipStore) -> Example:
+    """A question with the number of frames that its clip really shows."""
+    frames = store.cues(question.clip_id).num_frames
+    return Example(**{**vars(question), "shown_frames": min(question.shown_frames or frames, frames)})
 
 
 def _cue_bytes(cues: ClipCues) -> int:

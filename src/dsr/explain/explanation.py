@@ -26,6 +26,7 @@ from dsr.explain.frames import find_clip
 from dsr.explain.free_form_reading import read_family
 from dsr.explain.measurement import measure_template
 from dsr.explain.template_reading import read_template
+from dsr.mcq import LETTERS, bare
 from dsr.params import QA, Params
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.candidates import MAX_TARGETS
@@ -37,7 +38,6 @@ from dsr.questions.language.templates import Form, answer_text, num_axes
 
 VERSIONS = ("as they are", "ensemble", "fresh noise", "other noise", "exact truth")
 """Of the cues, in the order of a version's index in `Explanation.origin`."""
-LETTERS = "ABCD"
 WIDTH = 110
 _SUGGESTIONS = 5
 _CONDITIONS_SHOWN = 8
@@ -303,7 +303,7 @@ def _track(found: Explanation, entity: int) -> str:
 
 
 def _option_text(row: dict[str, Any]) -> str:
-    return str(row["options"][LETTERS.index(row["answer"])]).split(". ", 1)[-1]
+    return bare(row["options"][LETTERS.index(row["answer"])])
 
 
 def _short_signal(row: dict[str, Any]) -> str:

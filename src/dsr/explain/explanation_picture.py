@@ -9,12 +9,13 @@ import numpy as np
 from dsr.cues.clips import Clip
 from dsr.cues.schema import ClipCues
 from dsr.explain.evidence import Panel
-from dsr.explain.explanation import LETTERS, VERSIONS, Explanation, closest_call
+from dsr.explain.explanation import VERSIONS, Explanation, closest_call
 from dsr.explain.frames import Box, clip_frames, draw_frame
 from dsr.explain.palette import AXES, EXACT, GREY, INK, ROLES, SIGNS, line_colour
 from dsr.explain.pictures import write_png
 from dsr.explain.top_down import Path as WorldPath
 from dsr.explain.top_down import draw_top_down
+from dsr.mcq import LETTERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

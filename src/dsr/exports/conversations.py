@@ -1,6 +1,6 @@
 """Conversations for fine-tuning: Qwen2.5-VL's own trainer, and LLaMA-Factory's ShareGPT form.
 
-The user's turn is the prompt of `dsr.model.chat`, the video first; the answer is the right letter.
+The user's turn is the prompt of `dsr.mcq`, the video first; the answer is the right letter.
 """
 
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 from dsr.exports.exported import Exported
 from dsr.files import write_json
+from dsr.mcq import prompt
 
 
 def write_qwen(questions: list[Exported], folder: Path, name: str) -> list[Path]:
@@ -27,16 +28,8 @@ def write_sharegpt(questions: list[Exported], folder: Path, name: str) -> list[P
     return [path, info]
 
 
-def prompt(question: Exported) -> str:
-    """The text of the user's turn, without the video."""
-    # The model's libraries take seconds to import; the other exports do without.
-    from dsr.model.chat import INSTRUCTION
-
-    return "\n".join([question.question, "Options:", *question.options, INSTRUCTION])
-
-
 def _turns(question: Exported) -> list[dict[str, Any]]:
     return [
-        {"from": "human", "value": f"<video>\n{prompt(question)}"},
+        {"from": "human", "value": f"<video>\n{prompt(question.question, question.options)}"},
         {"from": "gpt", "value": question.answer},
     ]

@@ -16,26 +16,20 @@ from dsr.console import track
 from dsr.cues.schema import PIXELWISE, CuesError, cue_path, read_cues
 from dsr.examples.video_files import catalog_files
 from dsr.files import whole_file
-from dsr.mcq import read_row
-from dsr.questions.split import read_questions
+from dsr.mcq import Question, read_questions, read_row
 
 VIDEOS = "videos"
 _FRAMES_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
-class Exported:
-    qa_id: str
-    clip_id: str
+@dataclass(frozen=True, kw_only=True)
+class Exported(Question):
+    """A question whose video is in the export's folder."""
+
     source_video: str
     quartet_id: str
     video: str
     """An MP4 file, relative to the export's folder, that shows what the model may see and no more."""
-    question: str
-    options: tuple[str, ...]
-    """With their letters."""
-    answer: str
-    type: str
 
 
 def read_exported(root: Path, questions: Path, folder: Path) -> tuple[list[Exported], Counter[str]]:
@@ -61,19 +55,8 @@ def read_exported(root: Path, questions: Path, folder: Path) -> tuple[list[Expor
         if key in problems:
             left_out[problems[key]] += 1
             continue
-        exported.append(
-            Exported(
-                qa_id=question.qa_id,
-                clip_id=question.clip_id,
-                source_video=str(row["source_video"]),
-                quartet_id=str(row["quartet_id"]),
-                video=placed[key],
-                question=question.question,
-                options=question.options,
-                answer=question.answer,
-                type=question.type,
-            )
-        )
+        own = {"source_video": str(row["source_video"]), "quartet_id": str(row["quartet_id"]), "video": placed[key]}
+        exported.append(Exported(**{**vars(question), **own}))
     return exported, left_out
 
 

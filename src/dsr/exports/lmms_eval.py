@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dsr.exports.exported import Exported
 from dsr.files import whole_file, write_bytes
+from dsr.mcq import INSTRUCTION, prompt
 
 _CODE = Path(__file__).parent / "consumers/lmms_eval_task.py"
 _TASK = """\
@@ -40,7 +41,7 @@ metric_list:
     higher_is_better: true
 lmms_eval_specific_kwargs:
   default:
-    post_prompt: Answer with the letter.
+    post_prompt: {instruction}
 metadata:
   version: 1
 """
@@ -49,9 +50,18 @@ metadata:
 def write(questions: list[Exported], folder: Path, name: str) -> list[Path]:
     """`<name>.yaml`, its code, and the questions as JSON lines."""
     data, task, code = folder / f"{name}.jsonl", folder / f"{name}.yaml", folder / _CODE.name
-    lines = [{**vars(q), "options": list(q.options), "video": str((folder / q.video).absolute())} for q in questions]
+    columns = ("qa_id", "clip_id", "source_video", "quartet_id", "question", "options", "answer", "type")
+    lines = [
+        {
+            **{name: getattr(question, name) for name in columns},
+            "video": str((folder / question.video).absolute()),
+            # lmms-eval adds the instruction.
+            "prompt": prompt(question.question, question.options).removesuffix(INSTRUCTION),
+        }
+        for question in questions
+    ]
     write_bytes(data, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
-    write_bytes(task, _TASK.format(name=name, data=json.dumps(str(data.absolute()))).encode())
+    write_bytes(task, _TASK.format(name=name, data=json.dumps(str(data.absolute())), instruction=INSTRUCTION).encode())
     with whole_file(code) as partial:
         shutil.copyfile(_CODE, partial)
     return [task, data, code]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from dsr.exports.exported import Exported
 from dsr.files import whole_file
-from dsr.mcq import LETTERS
+from dsr.mcq import ALPHABET, prompt
 
 _CODE = Path(__file__).parent / "consumers/vlmevalkit_dataset.py"
 
@@ -27,15 +27,14 @@ def write(questions: list[Exported], folder: Path, name: str) -> list[Path]:
             "video": question.video.removesuffix(".mp4"),
             "question": question.question,
             "candidates": json.dumps(question.options, ensure_ascii=False),
-            **{
-                letter: question.options[k][2:].strip() if k < len(question.options) else ""
-                for k, letter in enumerate(LETTERS[:longest])
-            },
+            **dict.fromkeys(ALPHABET[:longest], ""),
+            **dict(zip(ALPHABET, question.bare_options, strict=False)),
             "answer": question.answer,
             "type": question.type,
             "qa_id": question.qa_id,
             "quartet_id": question.quartet_id,
             "source_video": question.source_video,
+            "prompt": prompt(question.question, question.options),
         }
         for index, question in enumerate(questions)
     ]

@@ -1,4 +1,4 @@
-"""The one prompt, for training and evaluation: video, question, four options, and a letter as the answer.
+"""A multiple-choice question (dsr.mcq) as token ids: video, question, options, and a letter as the answer.
 
 The text is Qwen's chat format. The answer is the letter that is most likely right after the assistant's header.
 """
@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-LETTERS = ("A", "B", "C", "D")
-SYSTEM = "You are a helpful assistant."
-INSTRUCTION = "Answer with the letter."
+from dsr.mcq import LETTERS, SYSTEM, prompt_pieces
+
 ANSWER_TOKENS = 2
 """A letter and <|im_end|>."""
 
@@ -46,7 +45,7 @@ def build_prompt(
     """Token ids of a question.
 
     Args:
-        options: four texts that begin with their letters, "A. …".
+        options: texts that begin with their letters, "A. …".
         video_tokens: <|video_pad|> tokens, vision and geometry together; 0 for a prompt without video.
         hint: token ids in the places of the video, if it has none (dsr.training.curriculum).
         bare: leave out the question.
@@ -57,17 +56,16 @@ def build_prompt(
         "<|vision_start|>",
         "<|video_pad|>",
         "<|vision_end|>",
-        INSTRUCTION,
         "<|im_end|>\n<|im_start|>assistant\n",
         f"{answer}<|im_end|>" if answer else "",
     )
-    texts = [f"{line}\n" for line in ("Options:" if bare else f"{question}\nOptions:", *options)]
+    pieces = prompt_pieces(None if bare else question, options)
     # One call: each has its overhead.
-    before, start, pad, end, instruction, header, ending, *lines = encode(tokenizer, [*fixed, *texts])
+    before, start, pad, end, header, ending, *lines = encode(tokenizer, [*fixed, *pieces])
     span = pad * video_tokens or list(hint)
     video = [*start, *span, *end] if span else []
-    text = [*chain.from_iterable(lines), *instruction]
-    ends = (len(before) + len(video) - 1 + np.cumsum([len(line) for line in lines])).tolist()[1:]
+    text = [*chain.from_iterable(lines)]
+    ends = (len(before) + len(video) - 1 + np.cumsum([len(line) for line in lines])).tolist()[1:-1]
     ids = before + video + text + header + ending
     special = set(tokenizer.all_special_ids)
     asked = [*range(len(before)), *range(len(before) + len(video), len(ids) - len(header) - len(ending))]

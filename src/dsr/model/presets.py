@@ -21,7 +21,8 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from dsr.console import StageError, num_workers
-from dsr.model.chat import INSTRUCTION, LETTERS, SYSTEM, letter_ids
+from dsr.mcq import INSTRUCTION, LETTERS, SYSTEM
+from dsr.model.chat import letter_ids
 from dsr.model.geometry_encoders import CAMERA_LABEL
 from dsr.model.qwen2_5_vl_gsm import Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForConditionalGeneration
 from dsr.params import GSM, Model

@@ -20,6 +20,7 @@ from dsr import project
 from dsr.console import StageError, num_workers, summary, track
 from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, cue_path, read_cues
 from dsr.files import write_json, write_parquet
+from dsr.mcq import LETTERS, PUBLISHED_COLUMNS, TYPES, lettered
 from dsr.params import QA, Params
 from dsr.questions.engine.candidates import (
     FORM_TYPES,
@@ -31,13 +32,12 @@ from dsr.questions.engine.candidates import (
 from dsr.questions.engine.scene import KINDS, build_scenes
 from dsr.questions.engine.survey import ANSWERED
 from dsr.questions.language.families import FORMS
-from dsr.questions.language.templates import NUM_WORDINGS, TYPES, Form, mention, question_text
+from dsr.questions.language.templates import NUM_WORDINGS, Form, mention, question_text
 from dsr.questions.quartets.blocks import assign_blocks
 from dsr.questions.quartets.matching import QUARTET, match_quartets
 from dsr.questions.quartets.text_balance import Propensity, fit
 from dsr.workers import Failure, map_isolated
 
-LETTERS = "ABCD"
 _CLIPS_AT_ONCE = 64
 _PROBLEMS_SHOWN = 5
 NO_CUES = f"no cues: see {project.CUES_MANIFEST}"
@@ -288,11 +288,7 @@ def _spread_over_types(types: np.ndarray, allowed: int) -> np.ndarray:
 
 
 COLUMNS = [
-    "videoID",
-    "question",
-    "options",
-    "answer",
-    "type",
+    *PUBLISHED_COLUMNS,
     "qa_id",
     "quartet_id",
     "block",
@@ -366,7 +362,7 @@ def _answer_columns(asked: Candidates, forms: list[Form]) -> dict[str, list[Any]
     quartets = [answers[i : i + QUARTET] for i in range(0, len(answers), QUARTET)]
     # The questions of a quartet share the lists of their options: whatever lives until the end costs time in Python's
     # search for cycles.
-    options = [[f"{letter}. {text}" for letter, (text, _) in zip(LETTERS, four, strict=True)] for four in quartets]
+    options = [list(lettered(text for text, _ in four)) for four in quartets]
     option_states = [[states for _, states in four] for four in quartets]
     return {
         "options": [four for four in options for _ in LETTERS],

@@ -3,9 +3,7 @@
 Reads data/qa/pool.parquet, writes data/qa/train.parquet and data/qa/bench.parquet.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,14 +12,9 @@ from rich.table import Table
 from dsr import console, project
 from dsr.console import StageError
 from dsr.files import write_parquet
+from dsr.mcq import TYPES, published_first, read_questions
 from dsr.params import Params
-from dsr.questions.language.templates import TYPES
 from dsr.questions.quartets.blocks import MAX_BLOCKS
-
-PUBLISHED_COLUMNS = ("videoID", "question", "options", "answer", "type")
-"""Columns of the published DSR-Train and DSR-Bench; ours follow them."""
-LETTERS = ("A", "B", "C", "D")
-OWN_COLUMNS = ("qa_id", "source_video", "quartet_id", "block")
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
@@ -36,50 +29,6 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     write_parquet(root / project.TRAIN, train)
     write_parquet(root / project.BENCH, bench)
     _report(train, bench, params.split.bench_fraction)
-
-
-def read_questions(path: Path) -> pd.DataFrame:
-    """Read and check a table of questions: pool, train, bench, or a published file with its columns alone.
-
-    Returns:
-        One row a question, published columns first, in the file's order. Where the file has no `qa_id` it is
-        the file's stem and the row number; no `source_video`: the videoID; no `quartet_id`: "" (no quartet).
-
-    Raises:
-        StageError: no such file, not parquet, a column missing, or a bad row (the first one is named).
-    """
-    try:
-        table = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise StageError(f"{path} does not exist: `dvc repro` makes it") from None
-    except (OSError, ValueError) as error:
-        raise StageError(f"{path} is not a parquet file: {error}") from None
-    absent = [name for name in PUBLISHED_COLUMNS if name not in table]
-    if absent:
-        raise StageError(f"{path} has no column {', '.join(absent)}: a table of questions needs {PUBLISHED_COLUMNS}")
-    problems = [
-        (row, problem)
-        for row, values in enumerate(zip(*(table[name] for name in PUBLISHED_COLUMNS), strict=True))
-        if (problem := _problem(*values))
-    ]
-    if problems:
-        row, problem = problems[0]
-        others = f" ({len(problems) - 1:,} more bad rows)" if len(problems) > 1 else ""
-        raise StageError(f"{path}, row {row}: {problem}{others}")
-    table["options"] = [list(options) for options in table["options"]]
-    for name, default in (
-        ("qa_id", [f"{path.stem}-{row:06d}" for row in range(len(table))]),
-        ("source_video", table["videoID"]),
-        ("quartet_id", ""),
-    ):
-        if name not in table:
-            table[name] = default
-        elif table[name].isna().any():
-            raise StageError(f"{path}, row {int(table[name].isna().argmax())}: {name} is empty")
-    if table["qa_id"].duplicated().any():
-        row = int(table["qa_id"].duplicated().argmax())
-        raise StageError(f"{path}, row {row}: qa_id {table['qa_id'].iloc[row]!r} is there twice")
-    return _published_first(table)
 
 
 def split(pool: pd.DataFrame, bench_fraction: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -104,7 +53,7 @@ def split(pool: pd.DataFrame, bench_fraction: float, seed: int) -> tuple[pd.Data
     chosen = choose_blocks(counts.to_numpy(), bench_fraction, seed)
     in_bench = pool["block"].isin(counts.index[chosen])
     train, bench = (
-        _published_first(side.sort_values("qa_id", ignore_index=True)) for side in (pool[~in_bench], pool[in_bench])
+        published_first(side.sort_values("qa_id", ignore_index=True)) for side in (pool[~in_bench], pool[in_bench])
     )
     for column, what in (("source_video", "source video"), ("videoID", "clip"), ("quartet_id", "quartet")):
         shared = sorted((set(train[column]) & set(bench[column])) - {""})
@@ -150,28 +99,6 @@ def choose_blocks(counts: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     best = np.flatnonzero(cost <= cost.min() + 1e-12)
     subset = int(np.random.default_rng(seed).choice(best))
     return (subset >> np.arange(len(counts)) & 1).astype(bool)
-
-
-def _problem(video_id: Any, question: Any, options: Any, answer: Any, question_type: Any) -> str:
-    """What is wrong with a row, or ""."""
-    for name, value in (("videoID", video_id), ("question", question)):
-        if not isinstance(value, str) or not value.strip():
-            return f"{name} must be a text, not {value!r}"
-    if not isinstance(options, list | tuple | np.ndarray) or len(options) != 4:
-        return f"options must be a list of 4 texts, not {options!r}"
-    if not all(isinstance(option, str) and option.strip() for option in options):
-        return f"options must be 4 texts, not {list(options)!r}"
-    if answer not in LETTERS:
-        return f"answer must be A, B, C or D, not {answer!r}"
-    if question_type not in TYPES:
-        return f"type {question_type!r} is unknown; known: {', '.join(TYPES)}"
-    return ""
-
-
-def _published_first(table: pd.DataFrame) -> pd.DataFrame:
-    own = [name for name in OWN_COLUMNS if name in table]
-    first: Iterable[str] = (*PUBLISHED_COLUMNS, *own)
-    return table[[*first, *(name for name in table.columns if name not in set(first))]]
 
 
 def _report(train: pd.DataFrame, bench: pd.DataFrame, asked: float) -> None:

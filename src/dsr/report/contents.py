@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from dsr import project
-from dsr.questions.language.templates import TYPES
+from dsr.mcq import TYPES
 
 MOST_ROWS = 200
 """Of a table of failures; the rest is counted."""

@@ -10,11 +10,11 @@ import pandas as pd
 
 from dsr import project
 from dsr.console import StageError
-from dsr.explain.explanation import LETTERS, explain, explanation_text
+from dsr.explain.explanation import explain, explanation_text
 from dsr.explain.explanation_picture import draw_explanation
 from dsr.explain.pictures import jpeg_data_url
+from dsr.mcq import LETTERS, TYPES
 from dsr.params import Params
-from dsr.questions.language.templates import TYPES
 
 
 @dataclass(frozen=True)

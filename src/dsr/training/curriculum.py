@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dsr.examples.records import Example
-from dsr.model.chat import LETTERS
+from dsr.mcq import LETTERS, bare, lettered
 from dsr.model.qwen2_5_vl_gsm import IGNORED
 
 SHARPNESS = 10.0
@@ -96,7 +96,7 @@ class Curriculum(Dataset[Example]):
 
 def permute_options(example: Example, order: np.ndarray) -> Example:
     """The question with its options in another order: option i is the former order[i]."""
-    options = tuple(f"{letter}{example.options[k][1:]}" for letter, k in zip(LETTERS, order, strict=True))
+    options = lettered(bare(example.options[k]) for k in order)
     return replace(example, options=options, answer=LETTERS[order.tolist().index(LETTERS.index(example.answer))])
 
 

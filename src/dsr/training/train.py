@@ -34,11 +34,11 @@ from dsr.console import StageError
 from dsr.examples.collate import Collator
 from dsr.examples.records import ClipStore, Example, Missing, load_examples
 from dsr.files import PARTIAL, sha256_file, sha256_json, write_json
+from dsr.mcq import read_questions
 from dsr.model.chat import ANSWER_TOKENS
 from dsr.model.presets import make_model, share_cores
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGeneration
 from dsr.params import PRESETS, Params, Train
-from dsr.questions.split import read_questions
 from dsr.training.curriculum import PLAINNESS, SHARPNESS, Curriculum, option_scores, state_scores
 from dsr.training.launch import (
     deepspeed_config,

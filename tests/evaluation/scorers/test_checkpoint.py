@@ -25,11 +25,10 @@ from dsr.examples.records import ClipStore, Video  # noqa: E402
 from dsr.examples.shown_clips import ShownClips, change_patches  # noqa: E402
 from dsr.examples.views import change_frames  # noqa: E402
 from dsr.files import write_parquet  # noqa: E402
-from dsr.mcq import read_row  # noqa: E402
+from dsr.mcq import read_questions, read_row  # noqa: E402
 from dsr.model.chat import option_log_probs  # noqa: E402
 from dsr.model.presets import make_model  # noqa: E402
 from dsr.params import GSM, Evaluate, Model, Params  # noqa: E402
-from dsr.questions.split import read_questions  # noqa: E402
 from tests.scenes import looking, make_cues  # noqa: E402
 from tests.training.projects import make_project  # noqa: E402
 from tests.videos import make_video  # noqa: E402

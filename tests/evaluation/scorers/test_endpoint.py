@@ -59,8 +59,10 @@ def test_a_question_goes_out_with_its_frames_and_comes_back_as_a_letter(
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("toy", 0, 256)
     assert [image.shape for image in images_of(body)] == [(48, 64, 3)] * 4
     text = body["messages"][0]["content"][-1]["text"]
-    assert text.endswith(
-        "How does the distance change?\nOptions:\nA. grows\nB. shrinks\nC. constant\nD. grows, then shrinks"
+    assert text == (
+        "These are frames of a video, in order.\n"
+        "How does the distance change?\nOptions:\nA. grows\nB. shrinks\nC. constant\nD. grows, then shrinks\n"
+        "Answer with the letter."
     )
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
 

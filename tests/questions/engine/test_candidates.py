@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from dsr.cues.schema import ClipCues
+from dsr.mcq import TYPES
 from dsr.params import QA, Ensemble
 from dsr.questions.engine.candidates import FORM_TYPES, STABLE, Candidates, _pack, find_candidates
 from dsr.questions.engine.scene import CAMERA, OBJECT, Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, signal_states
 from dsr.questions.engine.survey import ANSWERED
 from dsr.questions.language.families import FORMS, Family
-from dsr.questions.language.templates import TEMPLATES, TYPES, Form, num_axes
+from dsr.questions.language.templates import TEMPLATES, Form, num_axes
 from tests.questions.close_calls import decided
 from tests.questions.reference import answer_of, states_of
 from tests.scenes import WIDTH, heading, hide, looking, make_cues, random_cues

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsr.mcq import TYPES
 from dsr.questions.language.families import FORMS
 from dsr.questions.language.templates import (
     NUM_WORDINGS,
     TEMPLATES,
-    TYPES,
     answer_text,
     encode_states,
     mention,

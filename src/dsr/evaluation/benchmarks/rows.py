@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dsr.console import StageError
-from dsr.mcq import LETTERS, lettered
+from dsr.mcq import ALPHABET, lettered
 
 COLUMNS = (
     *("qa_id", "videoID", "question", "options", "answer", "type"),
@@ -132,13 +132,13 @@ def options_of(value: Any) -> dict[str, str]:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        value = dict(zip(LETTERS, value, strict=False))
+        value = dict(zip(ALPHABET, value, strict=False))
     if not isinstance(value, dict):
         raise RowError(f"options are no list or mapping: {value!r}")
     # Parquet gives every row the options that any row has.
     given = {str(k).strip().upper(): str(v).strip() for k, v in value.items() if v is not None and str(v).strip()}
     options = {k: re.sub(rf"^\(?{k}\s*[.:)]\s*", "", v) for k, v in given.items()}
-    if len(options) < 2 or "".join(sorted(options)) != LETTERS[: len(options)]:
+    if len(options) < 2 or "".join(sorted(options)) != ALPHABET[: len(options)]:
         raise RowError(f"options are not two or more, from A on: {', '.join(sorted(options)) or 'none'}")
     return dict(sorted(options.items()))
 
@@ -170,8 +170,8 @@ def letter_of_value(answer: Any, options: Mapping[str, str]) -> tuple[str, dict[
     if not same:
         raise RowError(f"answer {answer!r} is the value of no option")
     kept = {letter: option for letter, option in options.items() if letter not in same[1:]}
-    letter = LETTERS[list(kept).index(same[0])]
-    return letter, dict(zip(LETTERS, kept.values(), strict=False))
+    letter = ALPHABET[list(kept).index(same[0])]
+    return letter, dict(zip(ALPHABET, kept.values(), strict=False))
 
 
 def _value(value: Any) -> str:

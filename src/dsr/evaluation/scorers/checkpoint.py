@@ -21,10 +21,10 @@ from dsr.evaluation.controls import CONTROLS, ControlError, geometry_donors
 from dsr.evaluation.prediction_cache import Reply
 from dsr.examples.collate import Collator, clip_batches, length_batches
 from dsr.examples.fingerprints import cues_hash, file_fingerprint
-from dsr.examples.records import ClipStore, Example
+from dsr.examples.records import ClipStore, Example, example_of
 from dsr.examples.shown_clips import ShownClips
 from dsr.files import sha256_file, sha256_json
-from dsr.mcq import LETTERS, Question
+from dsr.mcq import ALPHABET, Question
 from dsr.model import load_model
 from dsr.model.chat import letter_ids, option_log_probs
 from dsr.model.presets import share_cores
@@ -112,7 +112,7 @@ class CheckpointScorer:
     def __call__(self, questions: Sequence[Question], control: str) -> Iterator[dict[int, Reply]]:
         """See `Scorer`."""
         blind = CONTROLS[control].video == "none"
-        examples = [self._example(question) for question in questions]
+        examples = [example_of(question, self.store) for question in questions]
         collate = self._collator(control, examples)
         for batch in console.track(self._batches(examples, blind), f"evaluate: {control}"):
             problems = {} if blind else {i: self._unreadable(examples[i]) for i in batch}
@@ -141,7 +141,7 @@ class CheckpointScorer:
     @torch.inference_mode()
     def _likelihoods(self, inputs: Mapping[str, Any], examples: Sequence[Example], rows: Sequence[int]) -> list[Reply]:
         counts = [len(examples[i].options) for i in rows]
-        tokens = letter_ids(self.processor.tokenizer, LETTERS[: max(counts)])
+        tokens = letter_ids(self.processor.tokenizer, ALPHABET[: max(counts)])
         scores = option_log_probs(self.model, inputs, tokens).double().tolist()
         return [
             Reply(log_probs=tuple(round(score, _DECIMALS) for score in row[:count]))
@@ -153,18 +153,6 @@ class CheckpointScorer:
         tokens = self.model.generate(**inputs, max_new_tokens=self.options.max_new_tokens, do_sample=False)
         new = tokens[:, inputs["input_ids"].shape[1] :]
         return [Reply(text=text) for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
-
-    def _example(self, question: Question) -> Example:
-        frames = self.store.cues(question.clip_id).num_frames
-        return Example(
-            qa_id=question.qa_id,
-            clip_id=question.clip_id,
-            question=question.question,
-            options=question.options,
-            answer=question.answer,
-            type=question.type,
-            shown_frames=min(question.shown_frames or frames, frames),
-        )
 
     @property
     def _shares_prefixes(self) -> bool:

@@ -31,12 +31,10 @@ from dsr.examples.fingerprints import cues_hash, file_fingerprint
 from dsr.examples.video_files import VideoFiles
 from dsr.examples.views import change_frames
 from dsr.files import sha256_json
-from dsr.mcq import Question
+from dsr.mcq import FRAMES, Question, prompt
 from dsr.params import Endpoint
 from dsr.questions.language.transforms import ClipFacts
 
-INSTRUCTION = "These are frames of a video, in order. Answer with the letter of the right option alone."
-BLIND_INSTRUCTION = "Answer with the letter of the right option alone."
 _TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE = 60.0
 _SHOWN = 300
@@ -56,7 +54,7 @@ class EndpointScorer:
         }
         decides = ("url", "model", "num_frames", "max_pixels", "jpeg_quality", "max_tokens")
         self.identity = sha256_json(
-            ["endpoint", INSTRUCTION, BLIND_INSTRUCTION, *(getattr(endpoint, name) for name in decides)]
+            ["endpoint", FRAMES, prompt("", ()), *(getattr(endpoint, name) for name in decides)]
         )
         self.notes: list[str] = []
         self._hashes: dict[str, str] = {}
@@ -108,9 +106,9 @@ class EndpointScorer:
             ask = self.endpoint
             frames = self.videos.frames(question.clip_id, ask.num_frames, question.shown_frames, ask.max_pixels)
             images = [jpeg_url(frame, ask.jpeg_quality) for frame in change_frames(frames, view)]
-        lines = [INSTRUCTION if images else BLIND_INSTRUCTION, question.question, "Options:", *question.options]
+        text = prompt(question.question, question.options)
         parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in images]
-        return [*parts, {"type": "text", "text": "\n".join(line for line in lines if line)}]
+        return [*parts, {"type": "text", "text": f"{FRAMES}\n{text}" if images else text}]
 
 
 def jpeg_url(frame: np.ndarray, quality: int) -> str:

@@ -9,8 +9,7 @@ def doc_to_visual(doc, lmms_eval_specific_kwargs=None):
 
 
 def doc_to_text(doc, lmms_eval_specific_kwargs=None):
-    post_prompt = (lmms_eval_specific_kwargs or {}).get("post_prompt", "")
-    return "\n".join([doc["question"], "Options:", *doc["options"], post_prompt])
+    return doc["prompt"] + (lmms_eval_specific_kwargs or {}).get("post_prompt", "")
 
 
 def letter_of(text, letters):

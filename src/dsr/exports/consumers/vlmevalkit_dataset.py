@@ -1,6 +1,5 @@
 """DSR questions as a VLMEvalKit dataset; written by `dsr export vlmevalkit`. Set DSR_EXPORT to the export's folder."""
 
-import json
 import os
 import re
 
@@ -11,7 +10,6 @@ from vlmeval.smp import dump, load
 
 class DSRBench(VideoBaseDataset):
     TYPE = "Video-MCQ"
-    INSTRUCTION = "Answer with the letter."
 
     def __init__(self, dataset="DSR-Bench", pack=False, nframe=0, fps=-1):
         super().__init__(dataset=dataset, pack=pack, nframe=nframe, fps=fps)
@@ -27,12 +25,11 @@ class DSRBench(VideoBaseDataset):
     def build_prompt(self, line, video_llm):
         if isinstance(line, int):
             line = self.data.iloc[line]
-        text = "\n".join([line["question"], "Options:", *json.loads(line["candidates"]), self.INSTRUCTION])
         if video_llm:
             visual = [{"type": "video", "value": os.path.join(self.data_root, line["video"] + ".mp4")}]
         else:
             visual = [{"type": "image", "value": frame} for frame in self.save_video_frames(line["video"])]
-        return [*visual, {"type": "text", "value": text}]
+        return [*visual, {"type": "text", "value": line["prompt"]}]
 
     @classmethod
     def evaluate(cls, eval_file, **judge_kwargs):

@@ -15,13 +15,14 @@ from functools import cache
 import numpy as np
 
 from dsr.geometry.signals import length
+from dsr.mcq import TYPES
 from dsr.params import QA
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.scene import CAMERA, OBJECT, Scene
 from dsr.questions.engine.signals import Drawn, Members, signal_states, told_between
 from dsr.questions.engine.survey import ANSWERED, Survey
 from dsr.questions.language.families import FORMS, Family
-from dsr.questions.language.templates import TYPES, Form, answer_text, encode_states, num_axes
+from dsr.questions.language.templates import Form, answer_text, encode_states, num_axes
 
 MAX_MOMENTS = max(form.num_moments for form in FORMS)
 MAX_TARGETS = max(form.num_targets for form in FORMS)

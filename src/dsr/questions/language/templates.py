@@ -22,23 +22,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-TYPES = (
-    "rel_dis",
-    "rel_dir",
-    "rel_ori",
-    "abs_dis",
-    "abs_dir",
-    "abs_ori",
-    "rel_spd",
-    "abs_spd",
-    "rel_spd_comp",
-    "abs_spd_comp",
-    "rel_dir_pred",
-    "abs_dir_pred",
-    "non_temp",
-)
-"""All question types in the published order; the first twelve are templates, `non_temp` is free-form."""
-
 NUM_MOMENTS = {"dis": 5, "dir": 5, "ori": 5, "spd": 6, "spd_comp": 6, "dir_pred": 3}
 """Key moments at which a signal is looked at; a prediction's are before, at and after the stop."""
 NUM_STATES = {"dis": 4, "dir": 5, "ori": 5, "spd": 4, "spd_comp": 5, "dir_pred": 1}
