@@ -1,14 +1,12 @@
-"""Training with DeepSpeed, as `dsr train` starts it: two processes on the CPU, ZeRO-2, ZeRO-3 and offloading.
-
-Needs the extra `deepspeed`, ninja and a C++ compiler; the first run compiles an operator (one to two minutes).
-"""
+"""Training in two processes on the CPU, plainly and with DeepSpeed: ZeRO-2, ZeRO-3 and offloading."""
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +21,11 @@ from dsr.training.launch import processes_to_start
 from tests.training.projects import make_project
 
 REPOSITORY = Path(__file__).parents[2]
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "src"))),
+    "OMP_NUM_THREADS": "1",
+    "DS_ACCELERATOR": "cpu",
+}
 PARAMS = {
     "gsm": {"num_tokens": 4},
     "model": {"max_pixels": 784},
@@ -35,49 +38,67 @@ PARAMS = {
         "shared_prefix": True,
     },
 }
-KILLED = """
-from dsr.cli import main
-from tests.training.projects import kill_after
-
-kill_after(3)
-main()
-"""
+Ranks = Callable[[Path, int], list[int]]
 
 
-def train(
-    root: Path, processes: int, *, program: Sequence[str] = ("-m", "dsr"), **settings: object
-) -> subprocess.CompletedProcess[str]:
-    """Run the stage under torchrun in a project folder."""
-    params = PARAMS | {"train": PARAMS["train"] | settings}
+def project(root: Path, deepspeed: str = "") -> Path:
+    """A project folder whose training takes four steps."""
+    make_project(root, videos=1)
+    params = PARAMS | {"train": PARAMS["train"] | {"deepspeed": deepspeed}}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copytree(REPOSITORY / "configs", root / "configs", dirs_exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "src")))
-    return subprocess.run(
-        [*command, *program, "train", "--root", str(root), "--workers", "1"],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def trained(root: Path, stage: str) -> Path:
-    done = train(make_project(root, videos=1), 2, deepspeed=stage)
-    assert done.returncode == 0, done.stderr[-3000:]
     return root
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("plain"), "")
+    """A project that was trained under torchrun, as `dsr train` starts it with two GPUs."""
+    root = project(tmp_path_factory.mktemp("plain"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "dsr", "train", "--root", str(root), "--workers", "1"],
+        env=os.environ | ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (root / "log.txt").write_text(done.stderr)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Ranks]:
+    """Train a project in two processes, to a step at which they are killed or to the end (0); their exit codes."""
+    pytest.importorskip("deepspeed", reason="the deepspeed extra is not installed")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.training.ranks"],
+        env=os.environ | ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def train(root: Path, killed_at: int) -> list[int]:
+            print(root, killed_at, sep="\t", file=process.stdin, flush=True)
+            return [int(code) for code in process.stdout.readline().split()]
+
+        yield train
+        process.stdin.close()
 
 
 @pytest.fixture(scope="module", params=["zero2", "zero3", "zero3_offload"])
-def zero(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def zero(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ranks: Ranks) -> Path:
     """A project that was trained with the configuration of which its folder has the name."""
-    pytest.importorskip("deepspeed")
-    return trained(tmp_path_factory.mktemp("project") / request.param, request.param)
+    root = project(tmp_path_factory.mktemp("project") / request.param, request.param)
+    assert ranks(root, 0) == [0, 0], log(root)
+    return root
+
+
+def log(root: Path) -> str:
+    return (root / "log.txt").read_text()
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
@@ -100,12 +121,10 @@ def test_how_many_processes_are_started(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.pipeline
-def test_two_processes_share_a_step(tmp_path: Path) -> None:
-    done = train(make_project(tmp_path, videos=1), 2)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("parameter groups") == 1
-    assert json.loads((tmp_path / "models/gsm/training_summary.json").read_text())["steps"] == 4
-    assert load_model(tmp_path / "models/gsm", "cpu")[0].config.num_geometry_tokens == 4
+def test_two_processes_share_a_step(plain: Path) -> None:
+    assert log(plain).count("parameter groups") == 1
+    assert json.loads((plain / "models/gsm/training_summary.json").read_text())["steps"] == 4
+    assert load_model(plain / "models/gsm", "cpu")[0].config.num_geometry_tokens == 4
 
 
 @pytest.mark.pipeline
@@ -121,17 +140,14 @@ def test_zero_trains_to_the_weights_of_plain_training(zero: Path, plain: Path) -
 
 
 @pytest.mark.pipeline
-def test_a_killed_run_goes_on_to_the_same_weights(zero: Path, tmp_path: Path) -> None:
-    killed = tmp_path / "killed.py"
-    killed.write_text(KILLED)
-    root = make_project(tmp_path / "project", videos=1)
-    assert train(root, 2, program=[str(killed)], deepspeed=zero.name).returncode != 0
+def test_a_killed_run_goes_on_to_the_same_weights(zero: Path, ranks: Ranks, tmp_path: Path) -> None:
+    root = project(tmp_path, zero.name)
+    assert ranks(root, 3) == [-signal.SIGKILL] * 2, log(root)
     checkpoints = [path.parent.name for path in root.glob("models/checkpoints/*/checkpoint-*/complete")]
     assert checkpoints == ["checkpoint-2"]
     assert not (root / "models/gsm").exists()
-    done = train(root, 2, deepspeed=zero.name)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "going on from checkpoint 2" in done.stderr
+    assert ranks(root, 0) == [0, 0], log(root)
+    assert "going on from checkpoint 2" in log(root)
     expected, found = weights(zero), weights(root)
     assert found.keys() == expected.keys()
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
