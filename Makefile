@@ -1,4 +1,4 @@
-# Two commands: `make repro` goes from nothing to metrics, `make test` runs every test.
+# `make repro` goes from nothing to metrics, `make test` runs every test, `make check` what a change needs in between.
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints constraints.txt --build-constraints constraints.txt
@@ -6,14 +6,19 @@ INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --cons
 # Stages call `dsr`, so the environment's commands come first.
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: repro test bench lint clean
+.PHONY: repro test check lint bench clean
 
 repro: $(VENV)/.default
 	dvc repro
 
 # Two processes that each compute on one thread are faster than one that shares its small matrices.
+PYTEST := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+check: lint
+	$(PYTEST) -m 'not slow and not pipeline'
 
 bench: $(VENV)/.dev
 	pytest benchmarks --benchmark-enable --benchmark-only
@@ -35,5 +40,5 @@ $(VENV)/.default: pyproject.toml constraints.txt | $(VENV)/bin/uv
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/uv
-	$(INSTALL) --editable '.[default,perception,dev]'
+	$(INSTALL) --editable '.[all,dev]'
 	touch $@

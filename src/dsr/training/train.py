@@ -176,7 +176,7 @@ def make_trainer(
         StageError: tensorboard or peft is asked for and not installed.
     """
     if tensorboard and find_spec("tensorboard") is None:
-        raise StageError("train.tensorboard is true, but tensorboard is not installed: pip install tensorboard")
+        raise StageError("train.tensorboard is true, but tensorboard is not installed: pip install 'dsr[tensorboard]'")
     steps = len(curriculum) // (train.batch_size * train.accumulation * world_size())
     arguments = TrainingArguments(
         output_dir=str(folder),
