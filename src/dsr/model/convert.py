@@ -59,7 +59,8 @@ def run(source: Path, target: Path, to: Layout) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        weight_map, size = {}, 0
+        weight_map: dict[str, str] = {}
+        size = 0
         for path, file in console.track(files.items(), "convert", len(files)):
             kept = {name: rename(name) for name in file.tensors if name not in UNUSED}
             size += file.write(partial / path.name, kept)

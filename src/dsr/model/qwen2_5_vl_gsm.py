@@ -16,9 +16,9 @@ more than two frames a second at the same time.
 Letters: b samples, s tokens of a sample (of a packed row), v videos of the whole batch, d width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VLModelOutputWithPast,
 )
 
-from dsr.model.geometry_encoders import ENCODERS, PADDING, GeometryTokens, concatenate
+from dsr.model.geometry_encoders import ENCODERS, PADDING, GeometryEncoder, GeometryTokens, concatenate
 from dsr.model.gsm import GeometrySelectionModule
 from dsr.model.shared_prefix import ATTENTION, Packing
 
@@ -128,14 +128,16 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
             ValueError: a video without geometry, or whose <|video_pad|> tokens do not fit its grid.
         """
         if packing is not None:
+            if input_ids is None or pixel_values_videos is None or video_grid_thw is None or question_mask is None:
+                raise ValueError("a packed row needs input_ids, question_mask and the videos of its clips")
             return self._packed_forward(
                 input_ids, packing, pixel_values_videos, video_grid_thw, second_per_grid_ts, geometry, question_mask
             )
-        if hints is not None and pixel_values_videos is None:
+        if hints is not None and hint_weights is not None and input_ids is not None and pixel_values_videos is None:
             words = self.get_input_embeddings()
             nothing = words.weight.new_zeros(*hints.shape, words.embedding_dim)
             told = self._tell(nothing, hints, hint_weights)
-            inputs_embeds, input_ids = self._scatter(words(input_ids), input_ids, told), None
+            inputs_embeds, input_ids = self._scatter(words(input_ids), input_ids, list(told)), None
         if pixel_values_videos is not None:
             if input_ids is None or video_grid_thw is None:
                 raise ValueError("a video needs input_ids and video_grid_thw")
@@ -156,7 +158,7 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
                 question = inputs_embeds.gather(1, order[..., None].expand(-1, -1, inputs_embeds.shape[-1]))
                 mask = question_mask.gather(1, order)
                 selected = self._select(question[owners], mask[owners], tokens, second_per_grid_ts)
-                if hints is not None:
+                if hints is not None and hint_weights is not None:
                     selected = self._tell(selected, hints[owners], hint_weights[owners])
                 video = [part for pair in zip(video, selected, strict=True) for part in pair]
             inputs_embeds = self._scatter(inputs_embeds, input_ids, video)
@@ -281,8 +283,8 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         self, geometry: Geometry, pixel_values_videos: Tensor | None, grid_thw: Tensor, words: nn.Embedding
     ) -> GeometryTokens:
         encoded = []
-        own = {"patches": pixel_values_videos, "grid_thw": grid_thw}
-        for name, encoder in self.geometry.items():
+        own = {} if pixel_values_videos is None else {"patches": pixel_values_videos, "grid_thw": grid_thw}
+        for name, encoder in cast(Iterable[tuple[str, GeometryEncoder]], self.geometry.items()):
             inputs = geometry.get(name, own if encoder.reads_video else {})
             if not inputs or len(inputs[encoder.inputs[-1]]) != len(grid_thw):
                 fusion = self.config.gsm["fusion"]

@@ -107,7 +107,7 @@ def shared_prefix_attention(
         )
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    options = {"dropout_p": dropout, "scale": scaling}
+    options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
     parts = []
     for (_, start, middle, end), mask in zip(attention_mask.spans(), attention_mask.masks(query), strict=True):
         prefix, branches, whole = slice(start, middle), slice(middle, end), slice(start, end)

@@ -24,7 +24,7 @@ Word embeddings stay as they were drawn, in all lessons: what one has learned to
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -65,6 +65,7 @@ class Curriculum(Dataset[Example]):
     seed: int
     questions_per_clip: int = 1
     """Above 1, up to so many questions about the same frames of a clip follow one another, for a shared prefix."""
+    _rows: list[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         rows = _order(len(self.examples), self.geometry_batches * self.batch_size, [self.seed, 3])

@@ -26,7 +26,7 @@ from dvclive import Live
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from dsr import console, project
@@ -231,6 +231,10 @@ def make_trainer(
 class GSMTrainer(Trainer):
     """Explicit parameter groups, the curriculum's order, the state loss, and errors instead of bad steps."""
 
+    model: Qwen2_5_VLGSMForConditionalGeneration
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
+
     def __init__(self, train: Train, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = train
@@ -254,7 +258,7 @@ class GSMTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Up, and down as a cosine, in each lesson; what had a geometry lesson learns little after it."""
         if self.lr_scheduler is None:
-            optimizer = optimizer or self.optimizer
+            optimizer = optimizer or self.create_optimizer()
             first, second = self.settings.geometry_steps, self.settings.geometry_steps + self.settings.text_steps
             lessons = (first, 0, 1.0), (second, first, 0.0), (num_training_steps, second, LATER)
 
@@ -435,7 +439,7 @@ def last_complete(folder: Path) -> str | None:
 
 def write_model(
     path: Path,
-    model: nn.Module,
+    model: PreTrainedModel,
     processor: Any,
     summary: dict[str, Any],
     state: dict[str, Tensor] | None,
