@@ -127,7 +127,7 @@ def compare(
     control: ControlName = "score",
     output: ComparisonFile = None,
 ) -> None:
-    """Is B better than A? Paired on the same questions, by type, with intervals and McNemar's exact test."""
+    """Compare runs A and B on the same questions, by type, with intervals and McNemar's exact test."""
     options = load(root / project.PARAMS).evaluate
     stage = import_module("dsr.evaluation.compare")
     stage.run(root, a, b, control, options.bootstrap, options.seed, output)

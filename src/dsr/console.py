@@ -1,4 +1,4 @@
-"""What a person sees while a stage runs: progress with time left, a table of counts at the end, one-line errors."""
+"""Output for people: progress with time left, a table of counts at the end of a stage, one-line errors."""
 
 import os
 import time

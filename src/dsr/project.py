@@ -25,7 +25,7 @@ WEIGHTS = Path("models/weights")
 """Published checkpoints; neither git nor DVC keeps them."""
 MODEL = Path("models/gsm")
 CHECKPOINTS = Path("models/checkpoints")
-"""Of runs of training that are not finished."""
+"""Checkpoints of training runs that are not finished."""
 TENSORBOARD = CHECKPOINTS / "tensorboard"
 
 PREDICTIONS = Path("data/predictions")

@@ -20,7 +20,7 @@ from dsr.files import sha256_file, sha256_json, write_json
 FOUNDATION, BACKBONE = "cues.backend: foundation", "model.backbone"
 WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 HASHES = ".hashes.json"
-"""In the folder of the checkpoints: their hashes, from run to run."""
+"""File in the folder of the checkpoints that keeps their hashes from run to run."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -37,7 +37,7 @@ class Weight:
     size: int | None = None
     """Bytes of the file, or of the folder's model.safetensors, where known."""
     sha256: str = ""
-    """Of the same file, where known."""
+    """Hash of the same file, where known."""
 
     @property
     def is_file(self) -> bool:
@@ -101,7 +101,7 @@ PUBLISHED_WEIGHTS = (
 
 
 def missing_files(path: Path) -> list[str]:
-    """What is absent or empty of a weight file or of a folder of Hugging Face files: [] if it is whole.
+    """Files that are absent or empty of a weight file or a folder of Hugging Face files; [] if it is whole.
 
     A folder is whole with its config.json and its weights: every shard that the index names, or one file.
     """

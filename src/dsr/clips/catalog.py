@@ -1,4 +1,4 @@
-"""The catalogue: what each clip of a source folder is, and why one that cannot be used cannot.
+"""The catalogue: the properties of every clip of a source folder, or the reason why it cannot be used.
 
 Every row of clips.csv, and every video that no row names, is one row of the table: `ok`, or `failed` with a
 reason that reads `kind: detail`. Nothing that an id or a path says is believed: an id that is not safe as a file
@@ -50,7 +50,7 @@ COLUMNS = {
 """Columns of the catalogue; further columns of clips.csv follow, as text. `file`, `truth` and `annotation` are
 relative to the project folder; `duration` is the whole video's; `num_frames` counts those in [start, end]."""
 LATER_COLUMNS = ("agents", "objects", "dynamic", "category")
-"""What curation adds. A column of clips.csv with such a name is kept as `given_<name>`."""
+"""Columns that curation adds. A column of clips.csv with such a name is kept as `given_<name>`."""
 _SUFFIXES = "mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv 3gp ogv gif"
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 """Files that count as videos where clips.csv does not name them."""
@@ -67,12 +67,12 @@ _ID_RULE = f"only letters, digits, '.', '_', '-', no leading dot, at most {_MAX_
 
 
 class ClipError(ValueError):
-    """Why a clip cannot be used; `kind: detail`."""
+    """Reason why a clip cannot be used; `kind: detail`."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker process is to look at."""
+    """Files of a clip that a worker process probes."""
 
     video: Path | None
     truth: Path | None
@@ -83,7 +83,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Probed:
-    """What it found; the fields are columns of the catalogue."""
+    """Properties of a probed clip; the fields are columns of the catalogue."""
 
     sha256: str
     start: float
@@ -371,7 +371,7 @@ def _read_truth(path: Path) -> tuple[np.ndarray, tuple[int, int], bool]:
 
 
 def _refuse_copies(rows: list[Row]) -> None:
-    """Of clips with the same content and interval only the first by id is kept."""
+    """Fail all but the first by id of clips with the same content and interval."""
     first: dict[tuple[object, ...], object] = {}
     for row in sorted((r for r in rows if r["status"] == "ok"), key=lambda r: str(r["clip_id"])):
         content = (row["sha256"], row["start"], row["end"])
@@ -381,7 +381,8 @@ def _refuse_copies(rows: list[Row]) -> None:
 
 
 def _name_source_videos(rows: list[Row], pattern: str) -> None:
-    """By the pattern, or as clips.csv says, or the clip itself; clips cut from one file share that file's."""
+    """Name each clip's source video: by the pattern, or as clips.csv says, or the clip itself; clips cut from one file
+    share that file's."""
     firsts: dict[object, str] = {}
     for row in sorted(rows, key=lambda r: str(r["clip_id"])):
         clip_id = str(row["clip_id"])

@@ -1,4 +1,4 @@
-"""Video decoding: what a file holds, and chosen frames of it, exactly.
+"""Video decoding: a file's properties, and chosen frames of it, exactly.
 
 Design choices:
 - A file is indexed by the timestamps of its packets (PyAV demuxes, nothing is decoded): exact at a variable
@@ -56,7 +56,7 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class VideoInfo:
-    """What a video file holds."""
+    """Properties of a video file."""
 
     num_frames: int
     fps: float
@@ -78,8 +78,8 @@ class _Index:
     """[F] int64, strictly increasing, in units of time_base seconds."""
     time_base: Fraction
     by_order: bool
-    """Whether decoded frames are told apart by their order, since the file does not say when which is shown, or
-    else by their pts."""
+    """True: decoded frames are identified by their order, since the file does not say when each is shown; False: by
+    their pts."""
     width: int
     height: int
     rotation: int
@@ -293,7 +293,7 @@ def _decord_reader(path: Path, index: _Index, size: tuple[int, int]) -> decord.V
 
 
 def _same_index(reader: decord.VideoReader, index: _Index) -> bool:
-    """Whether decord sees the same frames at the same times."""
+    """Compare decord's frames and their times with ours."""
     if len(reader) != len(index.pts):
         return False
     own = index.seconds(index.pts)
@@ -304,7 +304,7 @@ def _same_index(reader: decord.VideoReader, index: _Index) -> bool:
 
 
 def _read_planned(path: Path, index: _Index, wanted: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """As `read_frames`, decoding only the packets that the wanted frames need."""
+    """Read frames, decoding only the packets that they need."""
     assert index.packets is not None
     needed = _needed_packets(index.packets, index.keyframes, np.unique(index.pts[wanted]))
     rows: dict[int, list[int]] = {}
@@ -374,7 +374,7 @@ def _picture(frame: av.VideoFrame, size: tuple[int, int], rotation: int) -> np.n
 
 
 def _read_with_pyav(path: Path, index: _Index, wanted: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """As `read_frames`, reading through the file: what lands here has no index that a seek could trust."""
+    """Read frames by decoding the whole file: the files that come here have no index that a seek could trust."""
     frames = np.zeros((len(wanted), size[1], size[0], 3), np.uint8)
     with _open(path) as (container, stream):
         decoded = _decode(container, stream, index)

@@ -159,7 +159,7 @@ def read_annotation(path: Path, video_times: np.ndarray) -> Annotation:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What reading a track takes from the rest of its file."""
+    """Parts of an annotation file that its tracks are read with."""
 
     path: Path
     times: np.ndarray

@@ -15,7 +15,7 @@ from dsr.workers import reason
 
 @dataclass(frozen=True)
 class Clip:
-    """What a backend may know of a clip: a row of curated.parquet, with absolute paths."""
+    """A clip as backends know it: a row of curated.parquet, with absolute paths."""
 
     clip_id: str
     sha256: str

@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Pick:
-    """Which entries stand for some times: (1 - weight) of `before` and `weight` of `after`; T times."""
+    """Entries that stand for T times: (1 - weight) of the entry `before` and `weight` of the entry `after`."""
 
     before: np.ndarray
     after: np.ndarray
@@ -26,7 +26,7 @@ class Pick:
         return np.where(known, mixed, np.nan)
 
     def blend_rotations(self, values: np.ndarray) -> np.ndarray:
-        """As `blend`, of rotations [K, 3, 3]: the rotation nearest to the mean.
+        """Blend rotations [K, 3, 3]: the rotation nearest to the mean.
 
         It lies on the shortest path between the two; its speed along it differs from a slerp's by 0.01 degrees at
         10 degrees between entries.
@@ -41,7 +41,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How entries are matched to times; seconds."""
+    """Rule that matches entries to times; seconds."""
 
     tolerance: float
     max_gap: float

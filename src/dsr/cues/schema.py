@@ -1,4 +1,4 @@
-"""ClipCues: what is known of a clip in 3D, one validated file a clip.
+"""ClipCues: the 3D cues of a clip, one validated file a clip.
 
 Letters: T frames, N tracks, h x w the reduced point map, H x W the original video.
 Camera frame: OpenCV (x right, y down, z forward). Agent frame: x forward, y left, z up. Lengths are up to one

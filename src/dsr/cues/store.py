@@ -22,10 +22,10 @@ MANIFEST = project.CUES_MANIFEST.name
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of a clip."""
+    """Outcome of a clip."""
 
     reason: str = ""
-    """Why there are no cues; empty if there are."""
+    """Reason why there are no cues; empty if there are."""
     key: str = ""
     tracks: int = 0
     agents: int = 0
@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Swept:
-    """What `sweep` removed, and what it found and left."""
+    """Names that `sweep` removed, and those that it found and left."""
 
     removed: list[str]
     foreign: list[str]

@@ -25,7 +25,7 @@ class Prompt:
 
     input_ids: list[int]
     asks: list[bool]
-    """What the GSM reads as the question: the text without special tokens and without the assistant's header."""
+    """Tokens that the GSM reads as the question: the text without special tokens and without the assistant's header."""
     answers: list[bool]
     """The tokens with a loss: letter and <|im_end|>; nowhere in a prompt for evaluation."""
     option_ends: list[int]

@@ -32,7 +32,7 @@ PREFIXES = (
 )
 """Beginnings of names, published and ours."""
 UNUSED = ("visual.spatial_encoder.mask_token",)
-"""Of DINOv2's training; the published class deletes it."""
+"""Tensors of DINOv2's training; the published class deletes them."""
 QUERIES = "visual.q_former_queries"
 PATCH_EMBED = "visual.patch_embed.proj.weight"
 PUBLISHED_GSM = {"fusion": "gsm", "num_tokens": 32, "encoders": ["pi3"]}

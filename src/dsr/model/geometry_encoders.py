@@ -40,7 +40,7 @@ MERGE = 2
 """Patches on a side of a cell."""
 PI3_REGISTERS = 4
 CLIP_MEAN = (0.48145466, 0.4576275, 0.40821073)
-"""As the published model takes it back from the patches; CLIP's own second value is 0.4578275."""
+"""Mean that the published model takes back from the patches; CLIP's own second value is 0.4578275."""
 CAMERA_LABEL = "camera"
 LARGEST = 10.0
 """Values are clipped to this: a far background must not drown the rest."""
@@ -88,7 +88,7 @@ class GeometryTokens:
 
 
 class GeometryEncoder(nn.Module):
-    """What an encoder offers.
+    """Interface of an encoder.
 
     Built from the language model's text configuration and the encoder's own sizes, where it has any. `inputs` of cues
     are padded over k, with `cells` among them.

@@ -20,7 +20,7 @@ from transformers.activations import ACT2FN
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding, Qwen2RMSNorm
 
 NORM_EPS = 1e-6
-"""As published; not the language model's own epsilon."""
+"""Epsilon of the published GSM; not the language model's own."""
 
 
 class GeometrySelectionModule(nn.Module):

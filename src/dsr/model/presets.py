@@ -1,4 +1,4 @@
-"""Where a model comes from: a small one that is made here, a published backbone, or one that this project saved.
+"""Models to start from: a small one that is made here, a published backbone, or one that this project saved.
 
 `tiny` is the real Qwen2.5-VL architecture (windowed vision tower, multimodal RoPE, grouped-query attention) at a size
 that trains on two cores in minutes, randomly initialised, with a tokenizer trained on the questions.

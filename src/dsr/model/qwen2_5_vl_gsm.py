@@ -114,7 +114,7 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         packing: Packing | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As the parent's, with
+        """Run the parent's forward pass with geometry in the videos.
 
         Args:
             geometry: of every video; not needed with fusion `none`.
@@ -381,14 +381,17 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
 
 @dataclass
 class GSMOutput(ModelOutput):
-    """Of the GSM alone."""
+    """Output of the GSM alone."""
 
     geometry_tokens: Tensor | None = None
     """[b, N, d]."""
 
 
 class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
-    """With a language modelling head. Loads folders of plain Qwen2.5-VL too: what they lack starts at random."""
+    """Qwen2_5_VLGSMModel with a language modelling head.
+
+    It loads folders of plain Qwen2.5-VL too: the tensors that they lack start at random.
+    """
 
     config: Qwen2_5_VLGSMConfig
     config_class = Qwen2_5_VLGSMConfig
@@ -434,7 +437,7 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         logits_to_keep: int = 0,
         **kwargs: Any,
     ) -> Any:
-        """See Qwen2_5_VLGSMModel.forward.
+        """Run Qwen2_5_VLGSMModel.forward and the language modelling head.
 
         Args:
             labels: [b, s]; the output has a loss. With `logits_to_keep` only the last labels count, so that samples
@@ -509,7 +512,7 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         geometry: Geometry | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Repeats each sample with all its videos (the parent does so for pixels and grids)."""
+        """Repeat each sample with all its videos (the parent does so for pixels and grids)."""
         if geometry is not None and expand_size > 1:
             _, counts = self._get_image_nums_and_video_nums(input_ids)
             rows = torch.cat([r.repeat(expand_size) for r in torch.arange(int(counts.sum())).split(counts.tolist())])

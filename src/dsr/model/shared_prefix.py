@@ -37,7 +37,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Packing:
-    """Where everything is in a row [1, s]."""
+    """Layout of a row [1, s]."""
 
     clips: tuple[Clip, ...]
     _masks: dict[Any, list[Tensor]] = field(default_factory=dict, repr=False, compare=False)

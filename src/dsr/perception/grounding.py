@@ -38,7 +38,7 @@ SHORT_SIDE, LONG_SIDE = 800, 1333
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAX_TOKENS = 256
 IGNORED_KEYS = {"label_enc.weight", "bert.embeddings.position_ids"}
-"""Of the published checkpoint: a head of the training, and a buffer that transformers no longer stores."""
+"""Tensors of the published checkpoint to leave out: a head of the training, and a buffer that transformers drops."""
 
 CONFIG = Path(groundingdino.__file__).parent / "config/GroundingDINO_SwinT_OGC.py"
 TINY = {"enc_layers": 1, "dec_layers": 1, "dim_feedforward": 32, "num_queries": 24}
@@ -124,7 +124,7 @@ class Grounder:
         return word if tokens[span].max() > self.text_threshold else None
 
     def _suppress(self, detections: list[Detection]) -> list[Detection]:
-        """Without those that overlap a better one, whatever they are called; by falling score."""
+        """Drop detections that overlap a better one, whatever they are called; the others by falling score."""
         if not detections:
             return []
         boxes = torch.tensor([d.box for d in detections])

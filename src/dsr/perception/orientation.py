@@ -1,4 +1,4 @@
-"""Orient Anything: which way a thing faces, from one picture of it (arXiv 2412.18605, github SpatialVision).
+"""Orient Anything: the orientation of a thing from one picture of it (arXiv 2412.18605, github SpatialVision).
 
 - One set of batches over all the frames and agents of a clip. Pictures and masks are consumed one pair at a time, so
   that masks can be decoded as they are needed.
@@ -163,7 +163,7 @@ def orientations(
 
 
 def agent_crop(frame: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-    """What a mask covers, as the model sees it.
+    """Crop of what a mask covers, as the model takes it.
 
     Args:
         frame: [H, W, 3] uint8 RGB.

@@ -1,4 +1,4 @@
-"""Dense geometry of a clip from its frames: what every reconstruction model returns, and where it can be trusted.
+"""Dense geometry of a clip from its frames: the output of every reconstruction model, and where it can be trusted.
 
 - A model is one module with `load(path, device)` and one line in RECONSTRUCTORS; callers know the protocol alone.
 - A point counts if the model is sure enough of it and it does not lie on a depth edge: between two surfaces a network

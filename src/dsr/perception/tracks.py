@@ -1,4 +1,4 @@
-"""What perception knows of a clip's things: words asked for, detections, and tracks that join detections over time.
+"""Things in a clip: the words that are asked for, detections, and tracks that join detections over time.
 
 Letters: T cue frames, H x W the video. Nothing here needs a model, so that identity can be tested by hand.
 
@@ -61,7 +61,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Followed:
-    """What became of a clip's detections."""
+    """Tracks of a clip, and the number of detections that are in none."""
 
     tracks: list[Track]
     left_out: int = 0

@@ -117,7 +117,7 @@ def patch_positions(rows: int, columns: int, device: torch.device) -> Tensor:
 
 
 def default_dtype(device: str) -> torch.dtype:
-    """What a transformer computes in on a device: bfloat16 on a GPU, float32 elsewhere."""
+    """Type for the matrix products of a transformer on a device: bfloat16 on a GPU, float32 elsewhere."""
     return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
 
 

@@ -17,7 +17,7 @@ from dsr.params import Train
 
 
 def processes_to_start(train: Train) -> int:
-    """How many processes training is to be started as; 0: this one is enough, or one of them already."""
+    """Number of processes to start training in; 0: this one is enough, or one of them already."""
     if "RANK" in os.environ:
         return 0
     gpus = torch.cuda.device_count()
@@ -42,7 +42,7 @@ def world_size() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process writes the files and speaks."""
+    """True in the process that writes the files and the output."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""What a training run shows while it goes on: a bar, and a line each tenth with loss, speed, memory and time left."""
+"""Progress of a training run: a bar, and a line each tenth with loss, speed, memory and time left."""
 
 import resource
 import time
@@ -20,15 +20,15 @@ ACCURACIES = {
     "option_accuracy": "at options",
     "state_accuracy": "by geometry tokens",
 }
-"""What a step may log, and what it is called: right letters without and with a hint, right where the option loss reads,
-right by what the geometry tokens spell."""
+"""Accuracies that a step may log, with their titles: right letters without and with a hint, right where the option loss
+reads, right by what the geometry tokens spell."""
 COMPLETE = "complete"
 """File in a checkpoint that was written to its end."""
 
 
 @dataclass
 class Meter:
-    """What this process has trained on since the run began or went on."""
+    """Questions and tokens that this process has trained on since the run began or went on."""
 
     questions: int = 0
     tokens: int = 0

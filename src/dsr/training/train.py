@@ -124,7 +124,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
 
 
 def some(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """So many rows of a question table, in its order; those of a smaller count are among those of a larger one."""
+    """Draw `count` rows of a question table, in its order; those of a smaller count are among those of a larger one."""
     chosen = np.random.default_rng([seed, 3]).permutation(len(table))[:count]
     return table.iloc[np.sort(chosen)].reset_index(drop=True)
 
@@ -256,7 +256,7 @@ class GSMTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Up, and down as a cosine, in each lesson; what had a geometry lesson learns little after it."""
+        """Rates that go up, and down as a cosine, in each lesson; what had a geometry lesson learns little after it."""
         if self.lr_scheduler is None:
             optimizer = optimizer or self.create_optimizer()
             first, second = self.settings.geometry_steps, self.settings.geometry_steps + self.settings.text_steps
@@ -370,7 +370,7 @@ class GSMTrainer(Trainer):
             raise StageError(f"{resume_from_checkpoint} does not fit the model: remove it, and training begins anew")
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not estimated: the parent's warns of a batch without a prompt."""
+        """Zero, not an estimate: the parent's warns of a batch without a prompt."""
         return 0
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
@@ -551,7 +551,7 @@ def _warn_of_other_recipe(params: Params) -> None:
 
 
 def _size(parameter: nn.Parameter) -> int:
-    """Its values; ZeRO-3 keeps a part of it in each process, and its size aside."""
+    """Number of a parameter's values; ZeRO-3 keeps a part of it in each process, and its size aside."""
     return getattr(parameter, "ds_numel", parameter.numel())
 
 

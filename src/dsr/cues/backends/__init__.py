@@ -1,4 +1,4 @@
-"""Where cues come from. A backend is one file and one line in `dsr.cues.extract.BACKENDS`.
+"""Sources of cues. A backend is one file and one line in `dsr.cues.extract.BACKENDS`.
 
 A backend says what its cues depend on (`identity`) and makes them (`extract`); keys, files, failures and worker
 processes are the store's and the stage's. A backend is pickled to every worker process, so it holds parameters,
@@ -23,10 +23,10 @@ class ClipFailure(ValueError):
 
 
 class Backend(ABC):
-    """What makes cues."""
+    """Maker of cues."""
 
     def start(self, root: Path) -> None:  # noqa: B027 (most backends need nothing)
-        """Called once in the stage's process, before anything else.
+        """Prepare, once in the stage's process, before anything else.
 
         Args:
             root: the project folder.
@@ -36,7 +36,7 @@ class Backend(ABC):
         """
 
     def processes(self, requested: int) -> int:
-        """How many processes extract, where 0 requests as many as are useful."""
+        """Number of processes to extract in, where 0 requests as many as are useful."""
         return num_workers(requested)
 
     @abstractmethod
@@ -85,7 +85,7 @@ class DecodingBackend(Backend):
 
     @abstractmethod
     def extract_decoded(self, clip: Clip, decoded: Decoded) -> ClipCues:
-        """As `extract`, of decoded frames."""
+        """Extract the cues of decoded frames; raises as `extract`."""
 
     def extract(self, clip: Clip) -> ClipCues:
         return self.extract_decoded(clip, self.decode(clip))

@@ -61,7 +61,7 @@ class Backend(backends.Backend):
 
 
 def annotation_path(clip: Clip) -> Path:
-    """Where a clip's annotation is.
+    """Path of a clip's annotation file.
 
     Raises:
         ClipFailure: the clip has neither a column `annotation` nor a video that one could lie beside.

@@ -167,7 +167,7 @@ class _Seen:
 
     word: Word
     masks: dict[int, bytes]
-    """By frame, of the frames in which it is visible."""
+    """COCO run-length counts by frame, of the frames in which it is visible."""
     boxes: np.ndarray
     """[T, 4] float32"""
     visible: np.ndarray
@@ -192,7 +192,7 @@ def _locate(track: Track, geometry: Reconstruction, size: tuple[int, int]) -> _S
 
 
 def _reading_order(thing: _Seen) -> tuple[int, float, float]:
-    """By the first frame in which it is visible, then from left to right."""
+    """Sort key: the first frame in which it is visible, then from left to right."""
     first = int(np.argmax(thing.visible))
     return first, float(thing.boxes[first, 0]), float(thing.boxes[first, 1])
 

@@ -47,7 +47,7 @@ GRAIN = 0.25
 DRIFT = 0.95
 """Correlation of what drifts between neighbouring cue frames."""
 RUNS = 0.7
-"""As DRIFT, for missed detections: at this value a miss lasts about two frames."""
+"""Correlation of missed detections between neighbouring cue frames: at this value a miss lasts about two frames."""
 
 
 class Backend(backends.Backend):
@@ -88,7 +88,7 @@ class Backend(backends.Backend):
 
 @dataclass(frozen=True)
 class _Errors:
-    """What perception gets wrong; T frames, B bodies. All zero (nothing missed) without noise."""
+    """Errors of a simulated perception; T frames, B bodies. All zero (nothing missed) without noise."""
 
     frame_depth: np.ndarray
     """[T] logarithm of the factor on everything's depth."""
