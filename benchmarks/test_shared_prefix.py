@@ -13,7 +13,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from dsr.model.qwen2_5_vl_gsm import Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForConditionalGeneration
-from dsr.model.shared_prefix import Clip, Packing
+from dsr.model.shared_prefix import PackedClip, Packing
 
 QUESTIONS, WORDS, N = 5, 150, 32
 GRID = (16, 32, 32)
@@ -74,7 +74,7 @@ def make_batch(shared: bool) -> dict[str, Any]:
         labels = torch.full_like(ids, -100)
         labels[:, -2:] = ids[:, -2:]
         return {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    packing = Packing((Clip(len(prefix), (len(branch),) * QUESTIONS),))
+    packing = Packing((PackedClip(len(prefix), (len(branch),) * QUESTIONS),))
     ids = torch.tensor([prefix + branch * QUESTIONS])
     reads = torch.stack([places[-3:] for places in packing.sequences()])
     labels = ids[0, reads].masked_fill(torch.tensor([True, False, False]), -100)

@@ -23,6 +23,11 @@ def resampled_means(sums: np.ndarray, counts: np.ndarray, resamples: int, seed: 
 
     Returns:
         [resamples, C] float64; NaN where a resample holds no value.
+
+    Whichever of two videos are drawn, 3 of 4 answers are right:
+
+    >>> resampled_means(np.array([[3], [6]]), np.array([[4], [8]]), resamples=2, seed=0).tolist()
+    [[0.75], [0.75]]
     """
     num_videos = len(sums)
     sums, counts = sums.astype(float), counts.astype(float)

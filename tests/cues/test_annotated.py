@@ -153,10 +153,10 @@ def test_key_frames_are_interpolated_in_the_world(extract: Any) -> None:
 def test_how_entries_are_matched_to_times() -> None:
     entries, known = np.array([0.0, 1.0, 2.0, 5.0]), np.array([True, True, False, True])
     times = np.array([-0.05, 0.0, 0.25, 1.05, 1.5, 2.0, 3, 5.2])
-    pick = Sampling(tolerance=0.1, max_gap=1.5).pick(entries, known, times)
-    np.testing.assert_array_equal(pick.known, [True, True, True, True, False, False, False, False])
+    match = Sampling(tolerance=0.1, max_gap=1.5).match(entries, known, times)
+    np.testing.assert_array_equal(match.known, [True, True, True, True, False, False, False, False])
     values = np.array([[0.0], [10.0], [np.nan], [50.0]])
-    np.testing.assert_allclose(pick.blend(values)[:, 0], [0, 0, 2.5, 10, *[np.nan] * 4])
+    np.testing.assert_allclose(match.blend(values)[:, 0], [0, 0, 2.5, 10, *[np.nan] * 4])
 
 
 def test_depth_maps_of_another_size(extract: Any, tmp_path: Path) -> None:

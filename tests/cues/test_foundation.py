@@ -22,14 +22,14 @@ from dsr.clips import catalog
 from dsr.console import StageError
 from dsr.cues import extract, store
 from dsr.cues.backends import Decoded, foundation
-from dsr.cues.backends.foundation import Backend, Models, numbered, see, words
+from dsr.cues.backends.foundation import Backend, Models, cues_from_frames, unique_labels, words
 from dsr.cues.clips import Clip
 from dsr.cues.extract import make_backend
 from dsr.cues.schema import read_cues
 from dsr.curation import curate
 from dsr.params import Clips, Cues, FoundationCues, Params
 from dsr.perception.reconstruction import Reconstruction
-from dsr.perception.tracks import Followed, Track, Word, encode
+from dsr.perception.tracks import Track, TrackingResult, Word, encode
 from dsr.weights import foundation_weights
 from dsr.workers import Failure, reason
 from tests.real_clips import CAPTIONS, real_clips
@@ -233,15 +233,15 @@ def test_a_word_that_is_both_is_an_agent() -> None:
 
 
 def test_things_of_one_word_are_numbered() -> None:
-    assert numbered(["man", "car", "man", "man"]) == ["man", "car", "second man", "third man"]
-    assert numbered(["second man", "man", "man"]) == ["second man", "man", "third man"]
-    assert numbered(["man"] * 12)[-1] == "12th man"
+    assert unique_labels(["man", "car", "man", "man"]) == ["man", "car", "second man", "third man"]
+    assert unique_labels(["second man", "man", "man"]) == ["second man", "man", "third man"]
+    assert unique_labels(["man"] * 12)[-1] == "12th man"
 
 
 def test_nothing_found_is_a_finding(rendered: Path) -> None:
     models = replace(foundation.load_models(TINY.cues.foundation, Path()), ground=lambda frames, places, words: [])
     frames = np.random.default_rng(0).integers(0, 255, (32, 48, 64, 3), dtype=np.uint8)
-    cues = see(Decoded(frames, np.arange(32), np.arange(32) / 8), [Word("man", True)], models, TINY.cues)
+    cues = cues_from_frames(Decoded(frames, np.arange(32), np.arange(32) / 8), [Word("man", True)], models, TINY.cues)
     assert cues.num_tracks == 0
     assert cues.camera_poses.shape == (32, 4, 4)
 
@@ -260,14 +260,14 @@ def test_many_ragged_tracks_at_720p_take_less_than_five_mebibytes(tmp_path: Path
     points = np.concatenate([rng.normal(size=(32, 24, 32, 2)), 2 + rng.uniform(0, 0.01, (32, 24, 32, 1))], axis=-1)
     models = Models(
         ground=lambda frames, places, words: [],
-        segment=lambda frames, detections: Followed(tracks, left_out=3),
+        segment=lambda frames, detections: TrackingResult(tracks, left_out=3),
         reconstruct=lambda frames: Reconstruction.from_outputs(
             points, np.ones((32, 24, 32)), np.tile(np.eye(4), (32, 1, 1))
         ),
         orient=lambda views, rays: (np.tile(np.eye(3), (len(rays), 1, 1)), np.ones(len(rays))),
     )
     frames = np.zeros((32, *size, 3), np.uint8)
-    cues = see(Decoded(frames, np.arange(32), np.arange(32) / 8), [Word("man", True)], models, TINY.cues)
+    cues = cues_from_frames(Decoded(frames, np.arange(32), np.arange(32) / 8), [Word("man", True)], models, TINY.cues)
     assert cues.visible.all()
     assert cues.num_tracks == 16
     entry = store.put(tmp_path, replace(CLIP, width=1280, height=720), {}, cues)

@@ -9,7 +9,7 @@ import pytest
 
 from dsr.clips.video import uniform_frames
 from dsr.cues.backends import Decoded
-from dsr.cues.backends.foundation import Models, see
+from dsr.cues.backends.foundation import Models, cues_from_frames
 from dsr.cues.backends.simulated import cues_from_truth
 from dsr.cues.schema import ClipCues
 from dsr.params import CueNoise, Cues, Simulate
@@ -47,7 +47,7 @@ def seen(truth: Truth, models: Models) -> ClipCues:
     frames = frames_of(truth)
     pictures = np.zeros((len(frames), *truth.size, 3), np.uint8)
     pictures[:, 0, 0, 0] = np.arange(len(frames))
-    cues = see(Decoded(pictures, frames, truth.timestamps[frames]), oracle.words_of(truth), models, PARAMS)
+    cues = cues_from_frames(Decoded(pictures, frames, truth.timestamps[frames]), oracle.words_of(truth), models, PARAMS)
     return with_size(cues, truth)
 
 

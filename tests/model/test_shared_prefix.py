@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dsr.model.qwen2_5_vl_gsm import Qwen2_5_VLGSMForConditionalGeneration
-from dsr.model.shared_prefix import ATTENTION, Clip, Packing
+from dsr.model.shared_prefix import ATTENTION, PackedClip, Packing
 from tests.model.test_qwen2_5_vl_gsm import (
     END,
     PAD,
@@ -26,7 +26,7 @@ QUESTIONS = [[[8, 9, 10], [11, 12, 13, 14, 15]], [[9, 8], [20, 21, 22, 23], [30]
 
 
 def test_the_places_of_a_question_are_those_of_a_sequence_of_its_own() -> None:
-    packing = Packing((Clip(3, (2, 1)), Clip(2, (2,))))
+    packing = Packing((PackedClip(3, (2, 1)), PackedClip(2, (2,))))
     assert packing.length == 10
     assert packing.owners == [0, 0, 1]
     assert [places.tolist() for places in packing.sequences()] == [[0, 1, 2, 3, 4], [0, 1, 2, 5], [6, 7, 8, 9]]
@@ -71,7 +71,7 @@ def packed(extra: int) -> dict[str, Any]:
             reads.append([len(ids) + len(tokens) - prefix - k for k in (3, 2, 1)])
             ids += tokens[prefix:]
             mask += asks(tokens)[prefix:]
-        clips.append(Clip(prefix, tuple(len(tokens) - prefix for tokens, _ in own)))
+        clips.append(PackedClip(prefix, tuple(len(tokens) - prefix for tokens, _ in own)))
     row = torch.tensor([ids])
     reads = torch.tensor(reads)
     labels = row[0, reads].masked_fill(torch.tensor([True, False, False]), -100)
@@ -158,7 +158,7 @@ def test_after_a_packed_row_other_batches_are_answered_as_before() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"packing": Packing((Clip(3, (2,)),))}, "1 clips and 5 tokens does not describe 2 videos"),
+        ({"packing": Packing((PackedClip(3, (2,)),))}, "1 clips and 5 tokens does not describe 2 videos"),
         ({"reads": None}, "needs reads"),
     ],
 )
@@ -170,6 +170,6 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
 def test_a_prefix_that_does_not_end_with_the_video_is_refused() -> None:
     inputs = packed(N)
     first, second = inputs["packing"].clips
-    longer = Clip(first.prefix + 1, (first.branches[0] - 1, *first.branches[1:]))
+    longer = PackedClip(first.prefix + 1, (first.branches[0] - 1, *first.branches[1:]))
     with pytest.raises(ValueError, match=r"9 <.video_pad.> tokens in its prefix"):
         make_model()(**inputs | {"packing": Packing((longer, second))})

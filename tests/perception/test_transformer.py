@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dsr.perception.transformer import Block, Rotary, computing_in, default_dtype, patch_positions
+from dsr.perception.transformer import Rotary, TransformerBlock, computing_in, default_dtype, patch_positions
 
 
 def test_patches_are_counted_in_reading_order() -> None:
@@ -42,8 +42,8 @@ def test_frames_repeat_the_positions() -> None:
 
 def test_a_block_whose_branches_are_scaled_to_nothing_passes_its_input() -> None:
     x = torch.randn(2, 3, 8)
-    assert Block(8, 2, layer_scale=0.0)(x).equal(x)
-    assert not Block(8, 2)(x).equal(x)
+    assert TransformerBlock(8, 2, layer_scale=0.0)(x).equal(x)
+    assert not TransformerBlock(8, 2)(x).equal(x)
 
 
 def test_precision_follows_the_device() -> None:

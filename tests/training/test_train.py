@@ -413,9 +413,9 @@ def test_a_preset_that_is_changed_is_told(capsys: pytest.CaptureFixture[str]) ->
 
 def test_fewer_questions_are_part_of_more(tmp_path: Path) -> None:
     table = pd.DataFrame({"qa_id": [f"q{i}" for i in range(20)]})
-    few, more = (train.some(table, count, 1)["qa_id"].tolist() for count in (5, 12))
+    few, more = (train.sample_questions(table, count, 1)["qa_id"].tolist() for count in (5, 12))
     assert (len(few), len(more)) == (5, 12)
     assert set(few) < set(more)
     assert sorted(more, key=lambda name: int(name[1:])) == more
-    assert train.some(table, 50, 1)["qa_id"].tolist() == table["qa_id"].tolist()
+    assert train.sample_questions(table, 50, 1)["qa_id"].tolist() == table["qa_id"].tolist()
     assert run_small(tmp_path, max_questions=7)["questions"] == 7

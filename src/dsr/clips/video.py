@@ -101,6 +101,9 @@ def uniform_frames(num_frames_in_clip: int, count: int, first: int = 0) -> np.nd
 
     Raises:
         ValueError: the clip has fewer frames than `count`, so that indices would repeat.
+
+    >>> uniform_frames(9, 3, first=100).tolist()
+    [100, 104, 108]
     """
     if not 1 <= count <= num_frames_in_clip:
         raise ValueError(f"{count} frames of a clip that has {num_frames_in_clip}")
@@ -112,6 +115,9 @@ def frames_between(timestamps: np.ndarray, start: float, end: float) -> tuple[in
 
     Args:
         timestamps: [F] float64, increasing.
+
+    >>> frames_between(np.array([0.0, 0.5, 1.0, 1.5, 2.0]), 0.5, 1.5)
+    (1, 3)
     """
     first, stop = np.searchsorted(timestamps, [start - 5e-4, end + 5e-4])
     return int(first), int(max(stop - first, 0))

@@ -73,18 +73,18 @@ class Camera:
         Raises:
             AnnotationError: not known at one of the times [T].
         """
-        pick = self.sampling.pick(self.times, np.isfinite(self.positions).all(axis=-1), times)
-        if not pick.known.all():
-            missing = times[~pick.known][0]
+        match = self.sampling.match(self.times, np.isfinite(self.positions).all(axis=-1), times)
+        if not match.known.all():
+            missing = times[~match.known][0]
             raise AnnotationError(f"{path}: camera_poses: none near {missing:.3f} s, which is a frame that is needed")
         poses = np.tile(np.eye(4), (len(times), 1, 1))
-        poses[:, :3, :3] = pick.blend_rotations(self.rotations)
-        poses[:, :3, 3] = pick.blend(self.positions)
+        poses[:, :3, :3] = match.blend_rotations(self.rotations)
+        poses[:, :3, 3] = match.blend(self.positions)
         return poses
 
 
 @dataclass(frozen=True)
-class Track:
+class AnnotatedTrack:
     """One annotated thing; K entries in the world, NaN where not known."""
 
     label: str
@@ -106,7 +106,7 @@ class Annotation:
     times: np.ndarray
     camera: Camera
     intrinsics: np.ndarray | None
-    tracks: list[Track]
+    tracks: list[AnnotatedTrack]
     sampling: Sampling
     video_times: np.ndarray
 
@@ -169,7 +169,7 @@ class _Scene:
     up: np.ndarray
     sampling: Sampling
 
-    def track(self, number: int, entry: Any) -> Track:
+    def track(self, number: int, entry: Any) -> AnnotatedTrack:
         label = entry.get("label") if isinstance(entry, dict) else None
         fields = _Fields(f"{self.path}: tracks[{number}]" + (f" {label!r}" if label else ""), entry)
         label, is_agent = fields.text("label"), fields.flag("agent")
@@ -184,8 +184,8 @@ class _Scene:
         fields.check(frame in ("world", "camera"), "frame", f"must be world or camera, not {frame!r}")
         uncertainty = fields.number("uncertainty", _UNCERTAINTY)
         # Camera poses at this track's times, to bring what it has in the camera frame into the world.
-        pick = self.camera.sampling.pick(self.camera.times, np.isfinite(self.camera.positions).all(axis=-1), times)
-        rotations, positions = pick.blend_rotations(self.camera.rotations), pick.blend(self.camera.positions)
+        match = self.camera.sampling.match(self.camera.times, np.isfinite(self.camera.positions).all(axis=-1), times)
+        rotations, positions = match.blend_rotations(self.camera.rotations), match.blend(self.camera.positions)
         centers = self._centers(fields, boxes)
         if "depths" in fields or frame == "camera":
             centers = (rotations @ centers[..., None])[..., 0] + positions
@@ -193,7 +193,7 @@ class _Scene:
         fields.check(is_agent or axes is None, "agent", "is false, but there are headings or orientations")
         fields.finish()
         unknown = np.full((len(times), 3, 3), np.nan)
-        return Track(
+        return AnnotatedTrack(
             label, is_agent, uncertainty, times, boxes, centers, unknown if axes is None else axes, self.sampling
         )
 

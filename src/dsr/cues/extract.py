@@ -21,7 +21,7 @@ from dsr.console import StageError
 from dsr.cues import store
 from dsr.cues.backends import Backend, ClipFailure, Decoded, DecodingBackend
 from dsr.cues.clips import Clip, read_clips
-from dsr.cues.store import Entry
+from dsr.cues.store import ManifestEntry
 from dsr.params import Cues, Params
 from dsr.workers import Failure, map_isolated, reason
 
@@ -54,7 +54,7 @@ class _Extraction:
     backend: Backend
     folder: Path
 
-    def __call__(self, task: _Task) -> Entry:
+    def __call__(self, task: _Task) -> ManifestEntry:
         if task.failed:
             raise ClipFailure(task.failed)
         if task.frames is None or not isinstance(self.backend, DecodingBackend):
@@ -113,7 +113,9 @@ def make_backend(params: Cues) -> Backend:
     return cast(Backend, import_module(BACKENDS[params.backend]).Backend(params))
 
 
-def _plan(backend: Backend, name: str, clips: Sequence[Clip], root: Path) -> tuple[dict[str, Entry], list[_Task]]:
+def _plan(
+    backend: Backend, name: str, clips: Sequence[Clip], root: Path
+) -> tuple[dict[str, ManifestEntry], list[_Task]]:
     """Entries, by clip id, of the clips that are current or cannot be made, and the clips to make."""
     entries, tasks = {}, []
     for clip in console.track(clips, "cues: checking", len(clips)):
@@ -132,7 +134,7 @@ def _plan(backend: Backend, name: str, clips: Sequence[Clip], root: Path) -> tup
 
 def _make(
     backend: Backend, tasks: Sequence[_Task], root: Path, workers: int
-) -> Generator[tuple[str, Entry], None, None]:
+) -> Generator[tuple[str, ManifestEntry], None, None]:
     with ExitStack() as stack:
         extraction, items, ahead = _Extraction(backend, root / project.CUES), iter(tasks), {}
         if isinstance(backend, DecodingBackend):
@@ -161,12 +163,12 @@ def _decoded(
                 yield replace(tasks[index], frames=result)
 
 
-def _failed(why: str, root: Path, key: str = "") -> Entry:
+def _failed(why: str, root: Path, key: str = "") -> ManifestEntry:
     # Files are named from the project folder on, so that the manifest is the same wherever that is.
-    return Entry(reason=why.replace(f"{root}/", ""), key=key)
+    return ManifestEntry(reason=why.replace(f"{root}/", ""), key=key)
 
 
-def _stop_if_hopeless(entries: dict[str, Entry], most: int) -> None:
+def _stop_if_hopeless(entries: dict[str, ManifestEntry], most: int) -> None:
     failed = sum(not entry.ok for entry in entries.values())
     if failed > most:
         raise StageError(
@@ -175,7 +177,7 @@ def _stop_if_hopeless(entries: dict[str, Entry], most: int) -> None:
         )
 
 
-def _count_reasons(entries: dict[str, Entry]) -> list[tuple[str, int]]:
+def _count_reasons(entries: dict[str, ManifestEntry]) -> list[tuple[str, int]]:
     """Reasons and how often they occur, the most frequent first; the clip's own name is left out of them."""
     counts = Counter(
         re.sub(rf"(?<![\w-]){re.escape(clip_id)}(?![\w-])", "<clip>", entry.reason)
@@ -185,13 +187,13 @@ def _count_reasons(entries: dict[str, Entry]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _reasons(entries: dict[str, Entry]) -> str:
+def _reasons(entries: dict[str, ManifestEntry]) -> str:
     counts = _count_reasons(entries)
     shown = "; ".join(f"{count} x {why}" for why, count in counts[:_REASONS_SHOWN])
     return shown + (f"; and {len(counts) - _REASONS_SHOWN} other reasons" if len(counts) > _REASONS_SHOWN else "")
 
 
-def _report(entries: dict[str, Entry], kept: int, swept: store.Swept) -> None:
+def _report(entries: dict[str, ManifestEntry], kept: int, swept: store.Swept) -> None:
     ok = [entry for entry in entries.values() if entry.ok]
     counts: dict[str, object] = {"clips made": len(ok) - kept, "clips kept": kept, "clips removed": len(swept.removed)}
     reasons = _count_reasons(entries)

@@ -14,6 +14,10 @@ def sampled_pixels(full: tuple[int, int], reduced: tuple[int, int]) -> tuple[np.
     """Rows [h] and columns [w] of the pixels nearest to the centres of a reduced map's cells.
 
     One pixel a cell, not a mean: the mean of a near and a far surface is a point where there is nothing.
+
+    >>> rows, columns = sampled_pixels((4, 9), (2, 3))
+    >>> rows.tolist(), columns.tolist()
+    ([1, 3], [1, 4, 7])
     """
     rows, columns = (
         np.minimum((np.arange(n) + 0.5) * size / n, size - 1).astype(np.int64)
@@ -30,6 +34,12 @@ def pixel_rays(intrinsics: np.ndarray, rows: np.ndarray, columns: np.ndarray) ->
 
     Returns:
         [..., h, w, 3] float64, camera frame, z = 1.
+
+    A camera of focal length 2 whose principal point is the middle of 4 x 4 pixels:
+
+    >>> intrinsics = np.array([[2.0, 0.0, 2.0], [0.0, 2.0, 2.0], [0.0, 0.0, 1.0]])
+    >>> pixel_rays(intrinsics, np.array([0]), np.array([0, 3])).tolist()
+    [[[-0.75, -0.75, 1.0], [0.75, -0.75, 1.0]]]
     """
     u, v = np.meshgrid(columns + 0.5, rows + 0.5)
     pixels = np.stack([u, v, np.ones_like(u)], axis=-1)
@@ -37,7 +47,11 @@ def pixel_rays(intrinsics: np.ndarray, rows: np.ndarray, columns: np.ndarray) ->
 
 
 def back_project(depth: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Camera-frame points [T, h, w, 3] float32 of z-depths [T, h, w]; NaN where the depth is."""
+    """Camera-frame points [T, h, w, 3] float32 of z-depths [T, h, w]; NaN where the depth is.
+
+    >>> back_project(np.array([[[2.0]]]), np.array([[[0.5, -0.25, 1.0]]])).tolist()
+    [[[[1.0, -0.5, 2.0]]]]
+    """
     return (depth[..., None] * rays).astype(np.float32)
 
 
@@ -85,6 +99,15 @@ def cast_rays(
 
     Returns:
         depth [T, h, w] float64 (NaN where there is no surface) and body [T, h, w] int64 (-1: ground or nothing).
+
+    A camera 3 above the ground that looks down, with a box of height 2 below it:
+
+    >>> pose, box = np.diag([1.0, -1.0, -1.0, 1.0]), np.eye(4)
+    >>> pose[2, 3], box[2, 3] = 3.0, 1.0
+    >>> rays, reached = np.array([[[0.0, 0.0, 1.0], [2.0, 0.0, 1.0]]]), np.ones((1, 1, 1, 2), bool)
+    >>> depth, body = cast_rays(rays, pose[None], box[None, None], np.ones((1, 3)), reached, far=60.0)
+    >>> depth.tolist(), body.tolist()
+    ([[[1.0, 3.0]]], [[[0, -1]]])
     """
     h, w = rays.shape[:2]
     world_from_camera = camera_poses[:, :3, :3]

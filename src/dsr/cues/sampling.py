@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Pick:
+class Match:
     """Entries that stand for T times: (1 - weight) of the entry `before` and `weight` of the entry `after`."""
 
     before: np.ndarray
@@ -44,10 +44,20 @@ class Sampling:
     """Rule that matches entries to times; seconds."""
 
     tolerance: float
+    """Longest time between a wanted time and the entry that is taken for it."""
     max_gap: float
+    """Longest time between two entries that are interpolated between."""
 
-    def pick(self, entries: np.ndarray, known: np.ndarray, times: np.ndarray) -> Pick:
-        """Match times [T] to entries at increasing times [K], of which some are known [K] bool."""
+    def match(self, entries: np.ndarray, known: np.ndarray, times: np.ndarray) -> Match:
+        """Match times [T] to entries at increasing times [K], of which some are known [K] bool.
+
+        Entries 1 s apart are interpolated between, entries 2 s apart are not:
+
+        >>> entries, known = np.array([0.0, 1.0, 3.0]), np.array([True, True, True])
+        >>> match = Sampling(tolerance=0.1, max_gap=1.0).match(entries, known, np.array([0.25, 1.05, 2.0]))
+        >>> match.blend(np.array([10.0, 20.0, 30.0])).tolist()
+        [12.5, 20.0, nan]
+        """
         slack = 1e-6
         before = np.clip(np.searchsorted(entries, times, side="right") - 1, 0, len(entries) - 1)
         after = np.minimum(before + 1, len(entries) - 1)
@@ -57,7 +67,7 @@ class Sampling:
         between &= known[before] & known[after]
         nearest = np.where(np.abs(offset) <= np.abs(entries[after] - times), before, after)
         close = (np.abs(entries[nearest] - times) <= self.tolerance + slack) & known[nearest]
-        return Pick(
+        return Match(
             before=np.where(between, before, nearest),
             after=np.where(between, after, nearest),
             weight=np.where(between, offset / np.where(gap > 0, gap, 1), 0.0),

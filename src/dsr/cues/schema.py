@@ -138,6 +138,10 @@ def pack_masks(strings: Sequence[Sequence[bytes]], num_frames: int) -> tuple[np.
 
     Args:
         strings: for each track, COCO run-length strings of its `num_frames` frames, empty where there is no mask.
+
+    >>> rle, offsets = pack_masks([[b"abc", b""], [b"", b"de"]], num_frames=2)
+    >>> rle.tobytes(), offsets.tolist()
+    (b'abcde', [0, 3, 3, 3, 5])
     """
     flat = [string for track in strings for string in track]
     assert len(flat) == len(strings) * num_frames
@@ -150,7 +154,11 @@ def _pack(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def no_masks(num_tracks: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """`mask_rle` and `mask_offsets` of cues without masks."""
+    """`mask_rle` and `mask_offsets` of cues without masks.
+
+    >>> [array.tolist() for array in no_masks(num_tracks=1, num_frames=2)]
+    [[], [0, 0, 0]]
+    """
     return np.zeros(0, np.uint8), np.zeros(num_tracks * num_frames + 1, np.int64)
 
 

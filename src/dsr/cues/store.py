@@ -21,7 +21,7 @@ MANIFEST = project.CUES_MANIFEST.name
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """Outcome of a clip."""
 
     reason: str = ""
@@ -60,7 +60,7 @@ def clip_key(clip: Clip, identity: Mapping[str, Any]) -> str:
     )
 
 
-def current(folder: Path, clip: Clip, key: str) -> Entry | None:
+def current(folder: Path, clip: Clip, key: str) -> ManifestEntry | None:
     """The entry of a clip whose file is whole and of this key; None if it must be made.
 
     Bytes changed inside a whole file are found by their checksum when the arrays are read, not here: reading
@@ -74,7 +74,7 @@ def current(folder: Path, clip: Clip, key: str) -> Entry | None:
         return None
 
 
-def put(folder: Path, clip: Clip, identity: Mapping[str, Any], cues: ClipCues) -> Entry:
+def put(folder: Path, clip: Clip, identity: Mapping[str, Any], cues: ClipCues) -> ManifestEntry:
     """Write a clip's cues with their meta."""
     path = cue_path(folder, clip.clip_id)
     cues.meta.update(
@@ -115,7 +115,7 @@ def discard(folder: Path, clip_id: str) -> None:
     cue_path(folder, clip_id).unlink(missing_ok=True)
 
 
-def write_manifest(folder: Path, backend: str, entries: Mapping[str, Entry]) -> None:
+def write_manifest(folder: Path, backend: str, entries: Mapping[str, ManifestEntry]) -> None:
     clips = {
         clip_id: {
             "status": "ok" if entry.ok else "failed",
@@ -145,10 +145,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CuesError(f"{path}: not a readable manifest ({error}); run the cues stage again") from None
 
 
-def _entry(path: Path, meta: Mapping[str, Any]) -> Entry:
+def _entry(path: Path, meta: Mapping[str, Any]) -> ManifestEntry:
     tracks, agents = int(meta["num_tracks"]), int(meta["num_agents"])
     left_out = int(meta.get("left_out", 0))
-    return Entry(key=str(meta["key"]), tracks=tracks, agents=agents, bytes=path.stat().st_size, left_out=left_out)
+    return ManifestEntry(
+        key=str(meta["key"]), tracks=tracks, agents=agents, bytes=path.stat().st_size, left_out=left_out
+    )
 
 
 def _is_ours(path: Path) -> bool:

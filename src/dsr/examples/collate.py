@@ -21,7 +21,7 @@ from dsr.mcq import LETTERS
 from dsr.model.chat import ANSWER_TOKENS, Prompt, build_prompt, encode
 from dsr.model.geometry_encoders import ENCODERS, PADDING, Grid, pad_arrays
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
-from dsr.model.shared_prefix import Clip, Packing
+from dsr.model.shared_prefix import PackedClip, Packing
 
 Control = Literal["score", "blind", "shuffled_geometry"]
 
@@ -126,7 +126,7 @@ class Collator:
                 reads[row] = [shift + place for place in (*(prompt.option_ends if self.training else ()), *ending)]
                 ids += prompt.input_ids[prefix:]
                 asks += prompt.asks[prefix:]
-            clips.append(Clip(prefix, tuple(len(prompts[row].input_ids) - prefix for row in rows)))
+            clips.append(PackedClip(prefix, tuple(len(prompts[row].input_ids) - prefix for row in rows)))
         batch = Batch(
             input_ids=torch.tensor([ids]),
             question_mask=torch.tensor([asks]),

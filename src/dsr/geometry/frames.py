@@ -16,6 +16,11 @@ def camera_viewpoint_axes(camera_poses: np.ndarray) -> np.ndarray:
 
     Returns:
         [..., 3, 3], columns forward, left, up in the world.
+
+    A camera whose axes are the world's looks along z; left of it is -x, above it -y:
+
+    >>> camera_viewpoint_axes(np.eye(4)).T.tolist()
+    [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
     """
     return camera_poses[..., :3, :3] @ CAMERA_FROM_VIEWPOINT
 
@@ -28,6 +33,11 @@ def rotations_from_vectors(vectors: np.ndarray, axis: int = -1) -> np.ndarray:
 
     Returns:
         With rows and columns, 3 x 3, in the place of `axis`.
+
+    A quarter turn about z takes x to y:
+
+    >>> np.round(rotations_from_vectors(np.array([0, 0, np.pi / 2])) @ [1, 0, 0], 12).tolist()
+    [0.0, 1.0, 0.0]
     """
     axis %= vectors.ndim
     x, y, z = np.moveaxis(vectors, axis, 0)
@@ -52,6 +62,10 @@ def orthonormal_axes(axes: np.ndarray) -> np.ndarray:
 
     Returns:
         [..., 3, 3, S] rotations.
+
+    >>> skewed = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 9.0]])
+    >>> np.array_equal(orthonormal_axes(skewed[..., None])[..., 0], np.eye(3))
+    True
     """
     forward = axes[..., :, 0, :]
     forward = forward / length(forward)[..., None, :]
@@ -68,14 +82,22 @@ def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross product of vectors [..., 3, S]."""
+    """Cross product of vectors [..., 3, S].
+
+    >>> cross(np.array([[1.0], [0.0], [0.0]]), np.array([[0.0], [1.0], [0.0]]))[:, 0].tolist()
+    [0.0, 0.0, 1.0]
+    """
     # np.cross takes several times longer.
     (ax, ay, az), (bx, by, bz) = np.moveaxis(a, -2, 0), np.moveaxis(b, -2, 0)
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-2)
 
 
 def apply(rotations: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Rotations [..., 3, 3, S] of vectors [..., 3, S]: [..., 3, S]."""
+    """Rotations [..., 3, 3, S] of vectors [..., 3, S]: [..., 3, S].
+
+    >>> apply(CAMERA_FROM_VIEWPOINT[..., None], np.array([1.0, 0.0, 0.0])[:, None])[:, 0].tolist()
+    [0.0, 0.0, 1.0]
+    """
     x, y, z = (vectors[..., i, None, :] for i in range(3))
     return rotations[..., 0, :] * x + rotations[..., 1, :] * y + rotations[..., 2, :] * z
 
@@ -86,6 +108,13 @@ def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def express(vectors: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Components of world vectors [..., 3, S] along the columns of `axes` [..., 3, 3, S]: [..., 3, S]."""
+    """Components of world vectors [..., 3, S] along the columns of `axes` [..., 3, 3, S]: [..., 3, S].
+
+    What lies along the world's z is in front of a camera whose axes are the world's:
+
+    >>> axes = camera_viewpoint_axes(np.eye(4))[..., None]
+    >>> express(np.array([0.0, 0.0, 5.0])[:, None], axes)[:, 0].tolist()
+    [5.0, 0.0, 0.0]
+    """
     x, y, z = vectors[..., 0, None, :], vectors[..., 1, None, :], vectors[..., 2, None, :]
     return axes[..., 0, :, :] * x + axes[..., 1, :, :] * y + axes[..., 2, :, :] * z

@@ -4,7 +4,11 @@ import numpy as np
 
 
 def fill_single_gaps(values: np.ndarray, axis: int) -> np.ndarray:
-    """Replace a NaN between two known neighbours on `axis` by their mean; longer gaps stay NaN."""
+    """Replace a NaN between two known neighbours on `axis` by their mean; longer gaps stay NaN.
+
+    >>> fill_single_gaps(np.array([1.0, np.nan, 2.0, np.nan, np.nan]), axis=0).tolist()
+    [1.0, 1.5, 2.0, nan, nan]
+    """
     moved = np.moveaxis(values, axis, 0)
     filled = moved.copy()
     np.copyto(filled[1:-1], 0.5 * (moved[:-2] + moved[2:]), where=np.isnan(moved[1:-1]))
@@ -15,6 +19,9 @@ def smooth(values: np.ndarray, weights: tuple[float, float, float], axis: int) -
     """Three-tap weighted mean along `axis`; a value without two known neighbours stays as it is.
 
     A one-sided mean would pull the ends of a moving track inwards, and a NaN filled in would invent motion.
+
+    >>> smooth(np.array([0.0, 4.0, 0.0, np.nan, 8.0]), (0.25, 0.5, 0.25), axis=0).tolist()
+    [0.0, 2.0, 0.0, nan, 8.0]
     """
     moved = np.moveaxis(values, axis, 0)
     smoothed = moved.copy()
@@ -25,7 +32,11 @@ def smooth(values: np.ndarray, weights: tuple[float, float, float], axis: int) -
 
 
 def length(vectors: np.ndarray) -> np.ndarray:
-    """Euclidean length of [..., 3, S]: [..., S]."""
+    """Euclidean length of [..., 3, S]: [..., S].
+
+    >>> length(np.array([[2.0], [3.0], [6.0]])).tolist()
+    [7.0]
+    """
     # Three products and two sums are several times faster than a reduction over an axis of three.
     x, y, z = vectors[..., 0, :], vectors[..., 1, :], vectors[..., 2, :]
     return np.sqrt(x * x + y * y + z * z)
@@ -42,6 +53,11 @@ def jitter(values: np.ndarray) -> np.ndarray:
 
     Returns:
         [...], NaN where fewer than four consecutive values are known.
+
+    Constant acceleration is no noise; fewer than four values say nothing:
+
+    >>> jitter(np.array([[0.0, 1.0, 4.0, 9.0, 16.0], [0.0, 5.0, 2.0, np.nan, 1.0]])).tolist()
+    [0.0, nan]
     """
     third = np.abs(np.diff(values, n=3, axis=-1))
     known = np.isfinite(third).any(axis=-1)

@@ -28,7 +28,7 @@ ATTENTION = "shared_prefix"
 
 
 @dataclass(frozen=True)
-class Clip:
+class PackedClip:
     """Lengths of a clip's parts."""
 
     prefix: int
@@ -39,7 +39,7 @@ class Clip:
 class Packing:
     """Layout of a row [1, s]."""
 
-    clips: tuple[Clip, ...]
+    clips: tuple[PackedClip, ...]
     _masks: dict[Any, list[Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -51,7 +51,7 @@ class Packing:
         """[b] the clip of each question."""
         return [number for number, clip in enumerate(self.clips) for _ in clip.branches]
 
-    def spans(self) -> Iterator[tuple[Clip, int, int, int]]:
+    def spans(self) -> Iterator[tuple[PackedClip, int, int, int]]:
         """Each clip with the places where it begins, where its branches begin, and where it ends."""
         start = 0
         for clip in self.clips:

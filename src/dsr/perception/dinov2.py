@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsr.perception.transformer import NORM_EPS, Block, learned_tokens
+from dsr.perception.transformer import NORM_EPS, TransformerBlock, learned_tokens
 
 PATCH = 14
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -72,7 +72,9 @@ class DinoV2(nn.Module):
         self.pos_embed = learned_tokens(1 + config.grid**2, config.width)
         if config.registers:
             self.register_tokens = learned_tokens(config.registers, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, layer_scale=1.0) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(config.width, config.heads, layer_scale=1.0) for _ in range(config.depth)
+        )
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
 
     def forward(self, images: Tensor) -> DinoV2Tokens:

@@ -22,7 +22,14 @@ from torch.nn import functional
 from dsr.perception.checkpoints import load_exactly, read_safetensors
 from dsr.perception.dinov2 import PATCH, DinoV2, DinoV2Config, image_statistics
 from dsr.perception.reconstruction import Reconstruction
-from dsr.perception.transformer import Block, Rotary, computing_in, default_dtype, learned_tokens, patch_positions
+from dsr.perception.transformer import (
+    Rotary,
+    TransformerBlock,
+    computing_in,
+    default_dtype,
+    learned_tokens,
+    patch_positions,
+)
 
 PUBLISHED = "huggingface.co/yyfz233/Pi3"
 FILE = "model.safetensors"
@@ -75,7 +82,7 @@ class TransformerHead(nn.Module):
         super().__init__()
         width = config.head_width
         self.projects = nn.Linear(2 * config.encoder.width, width)
-        self.blocks = nn.ModuleList(Block(width, config.head_heads) for _ in range(config.head_depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, config.head_heads) for _ in range(config.head_depth))
         self.linear_out = nn.Linear(width, out_width)
 
     def forward(self, tokens: Tensor, rotary: Rotary) -> Tensor:
@@ -150,7 +157,7 @@ class Pi3(nn.Module):
         self.encoder = DinoV2(config.encoder)
         self.register_token = learned_tokens(1, config.registers, width)
         self.decoder = nn.ModuleList(
-            Block(width, config.decoder_heads, layer_scale=LAYER_SCALE, qk_norm=True)
+            TransformerBlock(width, config.decoder_heads, layer_scale=LAYER_SCALE, qk_norm=True)
             for _ in range(config.decoder_depth)
         )
         self.point_decoder = TransformerHead(config, config.head_width)

@@ -25,7 +25,7 @@ from sam2.build_sam import build_sam2_video_predictor
 from torch.nn import functional
 
 from dsr.perception.checkpoints import load_exactly, read_pt
-from dsr.perception.tracks import Detection, Followed, Track, by_frame, distinct, encode, join, match, overlap
+from dsr.perception.tracks import Detection, Track, TrackingResult, by_frame, distinct, encode, join, match, overlap
 
 PUBLISHED = "huggingface.co/facebook/sam2.1-hiera-large"
 CONFIG = "configs/sam2.1/sam2.1_hiera_l.yaml"
@@ -138,7 +138,7 @@ class Segmenter:
         self.predictor = predictor
         self.match_iou, self.max_tracks = match_iou, max_tracks
 
-    def __call__(self, frames: np.ndarray, detections: Sequence[Detection]) -> Followed:
+    def __call__(self, frames: np.ndarray, detections: Sequence[Detection]) -> TrackingResult:
         """Tracks of all detected things, at most `max_tracks`, in the order in which they are found.
 
         Args:
@@ -146,7 +146,7 @@ class Segmenter:
         """
         found = by_frame(detections)
         if not found:
-            return Followed([])
+            return TrackingResult([])
         on_gpu = self.predictor.device.type == "cuda"
         with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
             session = self.predictor.open(frames)
@@ -159,7 +159,7 @@ class Segmenter:
                 left_out += new.left_out
             for t in reversed(range(max((track.first for track in tracks), default=0))):
                 self._advance(session, tracks, t, reverse=True)
-        return Followed(join(tracks, frames.shape[1:3], self.match_iou), left_out)
+        return TrackingResult(join(tracks, frames.shape[1:3], self.match_iou), left_out)
 
     def _advance(self, session: dict[str, Any], tracks: Sequence[Track], t: int, *, reverse: bool) -> None:
         for thing, track in enumerate(tracks):
@@ -175,10 +175,10 @@ class Segmenter:
         t: int,
         detections: Sequence[Detection],
         size: tuple[int, int],
-    ) -> Followed:
+    ) -> TrackingResult:
         """Start tracks of the detections of a frame that belong to none; the others are counted for theirs."""
         if not detections:
-            return Followed([])
+            return TrackingResult([])
         boxes = np.array([detection.box for detection in detections])
         drawn = self.predictor.masks_of_boxes(session, t, boxes)
         detections = [detection for detection, mask in zip(detections, drawn, strict=True) if mask.any()]
@@ -198,7 +198,7 @@ class Segmenter:
                 started[-1].called(detections[i])
             else:
                 left_out += 1
-        return Followed(started, left_out)
+        return TrackingResult(started, left_out)
 
 
 class _Images:

@@ -60,7 +60,7 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Followed:
+class TrackingResult:
     """Tracks of a clip, and the number of detections that are in none."""
 
     tracks: list[Track]

@@ -81,7 +81,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     _warn_of_other_recipe(params)
     table = read_questions(root / project.TRAIN)
     if params.train.max_questions:
-        table = some(table, params.train.max_questions, params.train.seed)
+        table = sample_questions(table, params.train.max_questions, params.train.seed)
     texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
     dtype = torch.bfloat16 if params.train.bf16 else torch.float32
     model, processor = make_model(params.model, params.gsm, root, texts, dtype)
@@ -123,7 +123,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     console.summary("train", summary | {"missing": len(missing)} | speed)
 
 
-def some(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+def sample_questions(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """Draw `count` rows of a question table, in its order; those of a smaller count are among those of a larger one."""
     chosen = np.random.default_rng([seed, 3]).permutation(len(table))[:count]
     return table.iloc[np.sort(chosen)].reset_index(drop=True)

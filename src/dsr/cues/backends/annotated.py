@@ -11,7 +11,7 @@ import numpy as np
 
 from dsr.clips.video import probe
 from dsr.cues import backends
-from dsr.cues.annotations import DEPTH_SUFFIX, Annotation, AnnotationError, Track, read_annotation, read_depth
+from dsr.cues.annotations import DEPTH_SUFFIX, AnnotatedTrack, Annotation, AnnotationError, read_annotation, read_depth
 from dsr.cues.backends import ClipFailure, cue_frames
 from dsr.cues.clips import Clip
 from dsr.cues.point_maps import back_project, pixel_rays, sampled_pixels
@@ -74,7 +74,7 @@ def annotation_path(clip: Clip) -> Path:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _ObservedTrack:
     """A track at the cue frames."""
 
     visible: np.ndarray
@@ -83,25 +83,25 @@ class _Seen:
     orientations: np.ndarray
 
 
-def _observe(track: Track, times: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> _Seen:
+def _observe(track: AnnotatedTrack, times: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> _ObservedTrack:
     """Match a track to cue times [T], in the camera frame of `poses` [T, 4, 4].
 
     Args:
         size: width and height of the video.
     """
     known = np.isfinite(track.boxes).all(axis=1) & np.isfinite(track.centers).all(axis=1)
-    pick = track.sampling.pick(track.times, known, times)
-    boxes = np.clip(pick.blend(track.boxes), 0, np.tile(size, 2))
-    visible = pick.known & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    match = track.sampling.match(track.times, known, times)
+    boxes = np.clip(match.blend(track.boxes), 0, np.tile(size, 2))
+    visible = match.known & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     to_camera = np.swapaxes(poses[:, :3, :3], 1, 2)
-    centers = (to_camera @ (pick.blend(track.centers) - poses[:, :3, 3])[..., None])[..., 0]
-    facing = track.sampling.pick(track.times, np.isfinite(track.rotations).all(axis=(1, 2)), times)
+    centers = (to_camera @ (match.blend(track.centers) - poses[:, :3, 3])[..., None])[..., 0]
+    facing = track.sampling.match(track.times, np.isfinite(track.rotations).all(axis=(1, 2)), times)
     orientations = to_camera @ facing.blend_rotations(track.rotations)
     boxes, centers, orientations = (
         np.where(visible.reshape(-1, *[1] * (a.ndim - 1)), a, np.nan).astype(np.float32)
         for a in (boxes, centers, orientations)
     )
-    return _Seen(visible, boxes, centers, orientations)
+    return _ObservedTrack(visible, boxes, centers, orientations)
 
 
 def _point_map(annotation: Annotation, times: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
@@ -116,10 +116,10 @@ def _point_map(annotation: Annotation, times: np.ndarray, grid: tuple[int, int],
     if annotation.intrinsics is None:
         raise AnnotationError(f"{annotation.path}: intrinsics: needed, because there are depth maps ({path.name})")
     depth, depth_times = read_depth(path, annotation)
-    pick = Sampling(annotation.sampling.tolerance, max_gap=-1.0).pick(depth_times, np.ones(len(depth), bool), times)
+    match = Sampling(annotation.sampling.tolerance, max_gap=-1.0).match(depth_times, np.ones(len(depth), bool), times)
     rows, columns = sampled_pixels(depth.shape[1:], grid)
-    sampled = depth[np.ix_(pick.before, rows, columns)].astype(np.float64)
-    sampled = np.where(pick.known[:, None, None] & (sampled > 0) & np.isfinite(sampled), sampled, np.nan)
+    sampled = depth[np.ix_(match.before, rows, columns)].astype(np.float64)
+    sampled = np.where(match.known[:, None, None] & (sampled > 0) & np.isfinite(sampled), sampled, np.nan)
     # The depth maps' pixels are the video's, scaled.
     scale = np.array([[depth.shape[2] / size[1]], [depth.shape[1] / size[0]], [1.0]])
     return back_project(sampled, pixel_rays(annotation.intrinsics * scale, rows, columns))
@@ -131,7 +131,7 @@ def _assemble(
     times: np.ndarray,
     poses: np.ndarray,
     point_map: np.ndarray,
-    seen: list[_Seen],
+    seen: list[_ObservedTrack],
     kept: list[int],
 ) -> ClipCues:
     t, n = len(frames), len(seen)

@@ -3,8 +3,8 @@
 Design choices:
 - Each model sees a clip once, whatever is asked later: at most 4 key frames for the detector, each cue frame at most
   twice for the tracker, all frames together for the reconstruction, one set of batches for the orientations.
-- `see` is the whole path from frames to cues over four functions (`Models`), so that the simulator's truth, small
-  random models and the published ones go the same way.
+- `cues_from_frames` is the whole path from frames to cues over four functions (`Models`), so that the simulator's
+  truth, small random models and the published ones go the same way.
 - A process loads the models when its first clip comes, and keeps them; with GPUs, process k has GPU k.
 - On the CPU the detector sees frames one by one: a frame takes up to 1.7 GiB, and a batch saves no time there.
 - Frames are decoded ahead by processes of their own; a file on which a decoder hangs or crashes costs its clip.
@@ -31,7 +31,7 @@ from dsr.cues.schema import ClipCues, pack_masks
 from dsr.params import Cues, FoundationCues
 from dsr.perception.centers import locate
 from dsr.perception.reconstruction import Reconstruction, ReconstructionError, load_reconstructor
-from dsr.perception.tracks import Detection, Followed, Track, Word, box_of, decode, key_frames
+from dsr.perception.tracks import Detection, Track, TrackingResult, Word, box_of, decode, key_frames
 from dsr.weights import HASHES, fingerprint, foundation_weights, missing_files
 from dsr.workers import ended_after, slot
 
@@ -49,7 +49,7 @@ class Models:
 
     ground: Callable[[np.ndarray, Sequence[int], Sequence[Word]], list[Detection]]
     """Key frames [K, H, W, 3] uint8, their places among the cue frames [K], words -> detections."""
-    segment: Callable[[np.ndarray, Sequence[Detection]], Followed]
+    segment: Callable[[np.ndarray, Sequence[Detection]], TrackingResult]
     """Cue frames [T, H, W, 3] uint8, detections -> tracks."""
     reconstruct: Callable[[np.ndarray], Reconstruction]
     """Cue frames -> points and camera poses."""
@@ -135,7 +135,7 @@ class Backend(DecodingBackend):
         models = self.models or load_models(self.options, self.weights)
         with ended_after(self.options.timeout):
             try:
-                return see(decoded, words(clip), models, self.params)
+                return cues_from_frames(decoded, words(clip), models, self.params)
             except ReconstructionError as error:
                 raise ClipFailure(f"reconstruction: {error}") from None
 
@@ -146,7 +146,7 @@ def words(clip: Clip) -> list[Word]:
     return agents + [Word(text, False) for text in dict.fromkeys(clip.objects) if text not in clip.agents]
 
 
-def see(decoded: Decoded, words: Sequence[Word], models: Models, params: Cues) -> ClipCues:
+def cues_from_frames(decoded: Decoded, words: Sequence[Word], models: Models, params: Cues) -> ClipCues:
     """Cues of decoded frames; their meta holds `left_out` alone."""
     frames = decoded.frames
     places = key_frames(len(frames), params.foundation.key_frames)
@@ -162,7 +162,7 @@ def see(decoded: Decoded, words: Sequence[Word], models: Models, params: Cues) -
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _LocatedTrack:
     """A track with its place."""
 
     word: Word
@@ -176,7 +176,7 @@ class _Seen:
     uncertainty: np.ndarray
 
 
-def _locate(track: Track, geometry: Reconstruction, size: tuple[int, int]) -> _Seen:
+def _locate(track: Track, geometry: Reconstruction, size: tuple[int, int]) -> _LocatedTrack:
     """Place a track; a frame in which too few of its points are valid counts as not visible."""
     num_frames = len(geometry.points)
     pixels = np.ix_(*sampled_pixels(size, geometry.points.shape[1:3]))
@@ -188,16 +188,18 @@ def _locate(track: Track, geometry: Reconstruction, size: tuple[int, int]) -> _S
     visible = np.isfinite(places.uncertainty)
     boxes[~visible] = np.nan
     masks = {t: counts for t, counts in track.masks.items() if visible[t]}
-    return _Seen(track.word, masks, boxes, visible, places.positions, places.uncertainty)
+    return _LocatedTrack(track.word, masks, boxes, visible, places.positions, places.uncertainty)
 
 
-def _reading_order(thing: _Seen) -> tuple[int, float, float]:
+def _reading_order(thing: _LocatedTrack) -> tuple[int, float, float]:
     """Sort key: the first frame in which it is visible, then from left to right."""
     first = int(np.argmax(thing.visible))
     return first, float(thing.boxes[first, 0]), float(thing.boxes[first, 1])
 
 
-def _orient(frames: np.ndarray, seen: Sequence[_Seen], models: Models, min_box: float) -> tuple[np.ndarray, np.ndarray]:
+def _orient(
+    frames: np.ndarray, seen: Sequence[_LocatedTrack], models: Models, min_box: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Orientations [N, T, 3, 3] and their confidence [N, T] of agents that are large enough to be asked about."""
     n, t = len(seen), len(frames)
     rotations, confidence = np.full((n, t, 3, 3), np.nan, np.float32), np.zeros((n, t), np.float32)
@@ -223,7 +225,7 @@ def _orient(frames: np.ndarray, seen: Sequence[_Seen], models: Models, min_box: 
 def _assemble(
     decoded: Decoded,
     geometry: Reconstruction,
-    seen: Sequence[_Seen],
+    seen: Sequence[_LocatedTrack],
     orientations: np.ndarray,
     confidence: np.ndarray,
     point_map_size: tuple[int, int],
@@ -232,7 +234,7 @@ def _assemble(
     size = decoded.frames.shape[1:3]
     cells = np.ix_(np.arange(t), *sampled_pixels(geometry.points.shape[1:3], point_map_size))
     valid = geometry.valid[cells]
-    labels = numbered([thing.word.text for thing in seen])
+    labels = unique_labels([thing.word.text for thing in seen])
     mask_rle, mask_offsets = pack_masks([[thing.masks.get(i, b"") for i in range(t)] for thing in seen], t)
     return ClipCues(
         timestamps=decoded.timestamps,
@@ -257,8 +259,12 @@ def _assemble(
 _ORDINALS = ("", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
-def numbered(texts: Sequence[str]) -> list[str]:
-    """Unique labels: the second "robot" is "second robot"."""
+def unique_labels(texts: Sequence[str]) -> list[str]:
+    """Labels that are unique within a clip.
+
+    >>> unique_labels(["robot", "car", "robot"])
+    ['robot', 'car', 'second robot']
+    """
     labels: list[str] = []
     for text in texts:
         label, count = text, 1

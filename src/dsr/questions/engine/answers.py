@@ -30,6 +30,12 @@ def change_states(values: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.
 
     Returns:
         States [K, M, 1, S] int8, and [K, S] bool: no constant run drifts.
+
+    A distance that grows and then stays, and one that drifts by 10 % and again by 10 %:
+
+    >>> states, clear = change_states(np.array([[1.0, 2.0, 2.1], [1.0, 1.1, 1.21]])[..., None], tolerance=0.15)
+    >>> states[:, :, 0, 0].tolist(), clear[:, 0].tolist()
+    ([[1, 0], [0, 0]], [True, False])
     """
     log = np.log(values)
     limit = log1p(tolerance)
@@ -56,7 +62,11 @@ def clear_changes(logs: Sequence[np.ndarray], changes: Sequence[np.ndarray], lim
 
 
 def comparison_states(first: np.ndarray, second: np.ndarray, tolerance: float) -> np.ndarray:
-    """Whether the first of two positive signals [K, M, S] is larger (1), smaller (-1) or about the same (0)."""
+    """States of two positive signals [K, M, S]: the first is larger (1), smaller (-1) or about the same (0).
+
+    >>> comparison_states(np.array([[[3.0]]]), np.array([[[2.0]]]), tolerance=0.2).ravel().tolist()
+    [1]
+    """
     return signs(np.log(first) - np.log(second), log1p(tolerance))[:, :, None]
 
 
@@ -71,7 +81,13 @@ def comparable(slow: np.ndarray, other_slow: np.ndarray, states: np.ndarray) -> 
 
 
 def direction_states(vectors: np.ndarray, dead_zone: float) -> np.ndarray:
-    """Signs of unit vectors on (forward, left, up), 0 within the dead zone: [K, M, 3, S] -> [K, M, 3, S] int8."""
+    """Signs of unit vectors on (forward, left, up), 0 within the dead zone: [K, M, 3, S] -> [K, M, 3, S] int8.
+
+    Ahead and to the right, a little above:
+
+    >>> direction_states(np.array([4.0, -3.0, 0.5]).reshape(1, 1, 3, 1), dead_zone=0.2).ravel().tolist()
+    [1, -1, 0]
+    """
     return signs(vectors / length(vectors)[:, :, None], dead_zone)
 
 
@@ -83,6 +99,13 @@ def run_lengths(states: np.ndarray) -> np.ndarray:
 
     Returns:
         [K] int64.
+
+    How long a state lasts is no part of an answer:
+
+    >>> states = np.array([[1, 1, -1], [1, -1, -1], [1, -1, 1]], np.int8)[..., None]
+    >>> codes = run_lengths(states)
+    >>> [decode_run_lengths(code, 1) for code in codes.tolist()]
+    [((1,), (-1,)), ((1,), (-1,)), ((1,), (-1,), (1,))]
     """
     symbols = np.zeros(states.shape[:2], np.int64)
     for axis in range(states.shape[-1]):
@@ -137,6 +160,12 @@ def answer_distances(codes: np.ndarray, num_axes: int, num_moments: int) -> np.n
 
     Returns:
         [C, C] float, summed over axes and divided by the number of moments.
+
+    "Grows" and "grows, then stays" can differ in one of four moments alone:
+
+    >>> grows, then_stays = run_lengths(np.array([[1, 1], [1, 0]], np.int8)[..., None])
+    >>> answer_distances(np.array([grows, then_stays]), num_axes=1, num_moments=4)[0, 1].item()
+    0.25
     """
     one, other = np.triu_indices(len(codes))
     distances = np.zeros((len(codes), len(codes)))

@@ -325,12 +325,20 @@ def parse_answer(vocabulary: str, text: str) -> Answer:
 
 
 def encode_states(answer: Answer) -> str:
-    """Compact code of an answer: a sign a state and axis, such as "+ 0 -" or "+0- 00-"."""
+    """Compact code of an answer: a sign a state and axis.
+
+    >>> encode_states(((1, 0, -1), (0, 0, -1)))
+    '+0- 00-'
+    """
     return " ".join("".join("-0+"[state + 1] for state in states) for states in answer)
 
 
 def mention(label: str, box: Sequence[float] | None, moment: float) -> str:
-    """Name of an entity in a question: a track with its box in pixels at a moment; without a box, the camera."""
+    """Name of an entity in a question: a track with its box in pixels at a moment; without a box, the camera.
+
+    >>> mention("white car", [10.2, 20.0, 60.7, 90.0], 1.5), mention("", None, 1.5)
+    ('the white car (box [10, 20, 61, 90] at 1.5 s)', 'the camera')
+    """
     if not box:
         return "the camera"
     x1, y1, x2, y2 = map(round, box)

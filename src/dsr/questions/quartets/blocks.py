@@ -19,7 +19,11 @@ FEW_CLIPS = 100
 
 
 def num_blocks_for(num_clips: int, num_source_videos: int) -> int:
-    """Blocks for a data set: 2 below 100 clips, else one for every 50 source videos, at least 10 and at most 20."""
+    """Blocks for a data set: 2 below 100 clips, else one for every 50 source videos, at least 10 and at most 20.
+
+    >>> num_blocks_for(50, 50), num_blocks_for(500, 500), num_blocks_for(750, 750), num_blocks_for(2_000, 2_000)
+    (2, 10, 15, 20)
+    """
     wanted = 2 if num_clips < FEW_CLIPS else min(max(10, num_source_videos // 50), MAX_BLOCKS)
     return min(wanted, num_source_videos)
 
