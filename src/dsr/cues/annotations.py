@@ -47,6 +47,7 @@ from typing import Any
 import numpy as np
 
 from dsr.cues.sampling import Sampling
+from dsr.geometry.frames import is_rotation
 
 DEPTH_SUFFIX = ".depth.npz"
 _UNCERTAINTY = 0.01
@@ -311,9 +312,7 @@ class _Fields:
 
     def check_rotations(self, name: str, rotations: np.ndarray) -> None:
         """Refuse the first of [K, 3, 3] that is neither a rotation nor NaN."""
-        off = np.abs(rotations @ np.swapaxes(rotations, 1, 2) - np.eye(3)).max(axis=(1, 2))
-        with np.errstate(invalid="ignore"):  # what is not known is NaN
-            wrong = (off > 1e-3) | (np.linalg.det(rotations) < 0)
+        wrong = np.isfinite(rotations).all(axis=(1, 2)) & ~is_rotation(rotations)
         self.check(not wrong.any(), f"{name}[{np.argmax(wrong)}]", "is no rotation (orthonormal, determinant 1)")
 
     def finish(self) -> None:

@@ -11,7 +11,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from dsr.files import write_npz
+from dsr.geometry.frames import is_rotation
 
 SCHEMA_VERSION = 1
 _CLIP_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", re.ASCII)
@@ -74,7 +75,8 @@ class ClipCues:
     num_agents, schema_version; filled by the store. `left_out`: detections for which the backend had no room."""
 
     def __post_init__(self) -> None:
-        _validate(self)
+        _check_layout(self)
+        _check_content(self)
 
     @property
     def num_tracks(self) -> int:
@@ -97,20 +99,39 @@ class ClipCues:
             raise CuesError(f"mask_rle: track {track}, frame {frame} is no mask of {size[1]}x{size[0]}") from None
 
 
-ARRAYS = tuple(f.name for f in fields(ClipCues) if f.name != "meta")
-_DTYPES = {
-    "timestamps": np.float64,
-    "frame_index": np.int64,
-    "camera_poses": np.float64,
-    "intrinsics": np.float64,
-    "is_agent": np.bool_,
-    "visible": np.bool_,
-    "mask_rle": np.uint8,
-    "mask_offsets": np.int64,
+_LAYOUT: dict[str, tuple[tuple[str | int, ...], type | None]] = {
+    "timestamps": (("T",), np.float64),
+    "frame_index": (("T",), np.int64),
+    "camera_poses": (("T", 4, 4), np.float64),
+    "intrinsics": (("T", 3, 3), np.float64),
+    "point_map": (("T", "h", "w", 3), np.float32),
+    "confidence": (("T", "h", "w"), np.float32),
+    "labels": (("N",), None),
+    "is_agent": (("N",), np.bool_),
+    "boxes": (("N", "T", 4), np.float32),
+    "visible": (("N", "T"), np.bool_),
+    "centers": (("N", "T", 3), np.float32),
+    "center_uncertainty": (("N", "T"), np.float32),
+    "orientations": (("N", "T", 3, 3), np.float32),
+    "orientation_confidence": (("N", "T"), np.float32),
+    "mask_rle": (("M",), np.uint8),
+    "mask_offsets": (("N * T + 1",), np.int64),
 }
+"""Shape and dtype of each array; None: unicode."""
+ARRAYS = tuple(_LAYOUT)
 MASKS = ("mask_rle", "mask_offsets")
 PIXELWISE = ("point_map", "confidence", *MASKS)
 """Arrays that tell of pixels: nearly all of a file. Questions and what explains them need none of them."""
+
+
+def nan_where_unknown(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`values` as float32, NaN where not `known` (their leading axes).
+
+    >>> nan_where_unknown(np.array([True, False]), np.array([[1, 2], [3, 4]])).tolist()
+    [[1.0, 2.0], [nan, nan]]
+    """
+    known = known.reshape(known.shape + (1,) * (values.ndim - known.ndim))
+    return np.where(known, values, np.nan).astype(np.float32)
 
 
 def encode_masks(masks: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,25 +151,16 @@ def encode_masks(masks: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np
         encoded = coco_mask.encode(np.asfortranarray(flat[shown].transpose(1, 2, 0).astype(np.uint8)))
         for k, rle in zip(shown, encoded, strict=True):
             strings[k] = rle["counts"]
-    return _pack(strings)
+    return pack_masks(strings)
 
 
-def pack_masks(strings: Sequence[Sequence[bytes]], num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """`mask_rle` and `mask_offsets` of ClipCues.
+def pack_masks(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """`mask_rle` and `mask_offsets` of ClipCues from COCO run-length strings [N * T], empty where there is no mask.
 
-    Args:
-        strings: for each track, COCO run-length strings of its `num_frames` frames, empty where there is no mask.
-
-    >>> rle, offsets = pack_masks([[b"abc", b""], [b"", b"de"]], num_frames=2)
+    >>> rle, offsets = pack_masks([b"abc", b"", b"", b"de"])
     >>> rle.tobytes(), offsets.tolist()
     (b'abcde', [0, 3, 3, 3, 5])
     """
-    flat = [string for track in strings for string in track]
-    assert len(flat) == len(strings) * num_frames
-    return _pack(flat)
-
-
-def _pack(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in strings])]).astype(np.int64)
     return np.frombuffer(b"".join(strings), dtype=np.uint8), offsets
 
@@ -249,38 +261,23 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     return np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
 
 
-def _validate(cues: ClipCues) -> None:
+def _check_layout(cues: ClipCues) -> None:
     _check(cues.timestamps.ndim == 1 and cues.labels.ndim == 1, "timestamps, labels", "are not one-dimensional")
-    t, n = len(cues.timestamps), len(cues.labels)
+    t, n = cues.num_frames, cues.num_tracks
     h, w = cues.point_map.shape[1:3] if cues.point_map.ndim == 4 else (0, 0)
-    shapes = {
-        "timestamps": (t,),
-        "frame_index": (t,),
-        "camera_poses": (t, 4, 4),
-        "intrinsics": (t, 3, 3),
-        "point_map": (t, h, w, 3),
-        "confidence": (t, h, w),
-        "labels": (n,),
-        "is_agent": (n,),
-        "boxes": (n, t, 4),
-        "visible": (n, t),
-        "centers": (n, t, 3),
-        "center_uncertainty": (n, t),
-        "orientations": (n, t, 3, 3),
-        "orientation_confidence": (n, t),
-        "mask_rle": (len(cues.mask_rle),),
-        "mask_offsets": (n * t + 1,),
-    }
-    for name, shape in shapes.items():
+    sizes = {"T": t, "N": n, "h": h, "w": w, "M": len(cues.mask_rle), "N * T + 1": n * t + 1}
+    for name, (axes, dtype) in _LAYOUT.items():
         array = getattr(cues, name)
+        shape = tuple(sizes[axis] if isinstance(axis, str) else axis for axis in axes)
         _check(array.shape == shape, name, f"has shape {array.shape}, not {shape}")
-        if name == "labels":
-            _check(array.dtype.kind == "U", name, f"has dtype {array.dtype}, not unicode")
-        else:
-            dtype = _DTYPES.get(name, np.float32)
-            _check(array.dtype == dtype, name, f"has dtype {array.dtype}, not {np.dtype(dtype)}")
-    _check(t >= 1, "timestamps", "is empty")
-    _check(len(set(cues.labels.tolist())) == n, "labels", "are not unique")
+        wanted = "unicode" if dtype is None else str(np.dtype(dtype))
+        fits = array.dtype.kind == "U" if dtype is None else array.dtype == dtype
+        _check(fits, name, f"has dtype {array.dtype}, not {wanted}")
+
+
+def _check_content(cues: ClipCues) -> None:
+    _check(cues.num_frames >= 1, "timestamps", "is empty")
+    _check(len(set(cues.labels.tolist())) == cues.num_tracks, "labels", "are not unique")
     for name in ("timestamps", "frame_index"):
         _check(bool((np.diff(getattr(cues, name)) > 0).all()), name, "does not increase strictly")
     _check(bool(np.isfinite(cues.timestamps).all()), "timestamps", "has NaN or infinity")
@@ -318,9 +315,7 @@ def _validate(cues: ClipCues) -> None:
 
 
 def _check_rotations(rotations: np.ndarray, name: str) -> None:
-    product = rotations @ np.swapaxes(rotations, -1, -2)
-    orthonormal = np.abs(product - np.eye(3)).max(initial=0) < 1e-3
-    _check(bool(orthonormal) and bool((np.linalg.det(rotations) > 0).all()), name, "has a matrix that is no rotation")
+    _check(bool(is_rotation(rotations).all()), name, "has a matrix that is no rotation")
 
 
 def _check(condition: bool, name: str, problem: str) -> None:

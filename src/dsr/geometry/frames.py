@@ -75,6 +75,17 @@ def orthonormal_axes(axes: np.ndarray) -> np.ndarray:
     return np.stack([forward, left, cross(forward, left)], axis=-2)
 
 
+def is_rotation(matrices: np.ndarray) -> np.ndarray:
+    """True where matrices [..., 3, 3] are orthonormal within 0.001 and keep handedness: [...]; NaN is no rotation.
+
+    >>> is_rotation(np.stack([np.eye(3), 2 * np.eye(3), np.diag([1.0, 1.0, -1.0])])).tolist()
+    [True, False, False]
+    """
+    off = np.abs(matrices @ np.swapaxes(matrices, -1, -2) - np.eye(3)).max(axis=(-2, -1))
+    with np.errstate(invalid="ignore"):  # NaN
+        return (off < 1e-3) & (np.linalg.det(matrices) > 0)
+
+
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Scalar product of vectors [..., 3, S]: [..., S]."""
     # Three products and two sums are several times faster than a reduction over an axis of three.

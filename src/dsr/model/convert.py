@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 
 from dsr import console
 from dsr.console import StageError
-from dsr.files import PARTIAL, write_json
+from dsr.files import whole_folder, write_json
 from dsr.model.qwen2_5_vl_gsm import GSM_DEFAULTS, Qwen2_5_VLGSMConfig
 
 Layout = Literal["ours", "published"]
@@ -55,12 +55,9 @@ def run(source: Path, target: Path, to: Layout) -> None:
     shapes = {name: tensor["shape"] for file in files.values() for name, tensor in file.tensors.items()}
     converted = to_ours(config, shapes, source) if to == "ours" else to_published(config, source)
     rename = our_name if to == "ours" else published_name
-    partial = target.with_name(f".{target.name}{PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        weight_map: dict[str, str] = {}
-        size = 0
+    weight_map: dict[str, str] = {}
+    size = 0
+    with whole_folder(target) as partial:
         for path, file in console.track(files.items(), "convert", len(files)):
             kept = {name: rename(name) for name in file.tensors if name not in UNUSED}
             size += file.write(partial / path.name, kept)
@@ -77,11 +74,6 @@ def run(source: Path, target: Path, to: Layout) -> None:
                 and path.name not in (CONFIG, INDEX)
             ):
                 shutil.copyfile(path, partial / path.name)
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     console.summary("convert", {"tensors": len(weight_map), "files": len(files), "GiB": f"{size / 2**30:.2f}"})
 
 

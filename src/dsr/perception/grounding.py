@@ -31,8 +31,9 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from dsr.perception.batches import in_batches
 from dsr.perception.checkpoints import load_exactly, read_pt
 from dsr.perception.tracks import Detection, Word
+from dsr.weights import foundation_weights
 
-PUBLISHED = "github.com/IDEA-Research/GroundingDINO, release v0.1.0-alpha"
+PUBLISHED = foundation_weights()["grounding"].published
 SHORT_SIDE, LONG_SIDE = 800, 1333
 """Pixels that frames are resized to: the short side, and the most that the long one may have."""
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -37,8 +37,9 @@ from dsr.perception.batches import in_batches
 from dsr.perception.checkpoints import load_exactly, read_pt
 from dsr.perception.dinov2 import DinoV2, DinoV2Config, image_statistics
 from dsr.perception.transformer import computing_in, default_dtype
+from dsr.weights import foundation_weights
 
-PUBLISHED = "huggingface.co/Viglong/Orient-Anything (croplargeEX2/dino_weight.pt)"
+PUBLISHED = foundation_weights()["orientation"].published
 AZIMUTHS, POLARS, ROTATIONS = 360, 180, 180
 """A class a degree; polar and rotation start at -90."""
 OUTPUTS = AZIMUTHS + POLARS + ROTATIONS + 2

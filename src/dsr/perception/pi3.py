@@ -30,8 +30,9 @@ from dsr.perception.transformer import (
     learned_tokens,
     patch_positions,
 )
+from dsr.weights import foundation_weights
 
-PUBLISHED = "huggingface.co/yyfz233/Pi3"
+PUBLISHED = foundation_weights()["reconstruction"].published
 FILE = "model.safetensors"
 MAX_PIXELS = 255_000
 ROTARY_BASE = 100.0

@@ -26,8 +26,9 @@ from torch.nn import functional
 
 from dsr.perception.checkpoints import load_exactly, read_pt
 from dsr.perception.tracks import Detection, Track, TrackingResult, by_frame, distinct, encode, join, match, overlap
+from dsr.weights import foundation_weights
 
-PUBLISHED = "huggingface.co/facebook/sam2.1-hiera-large"
+PUBLISHED = foundation_weights()["segmentation"].published
 CONFIG = "configs/sam2.1/sam2.1_hiera_l.yaml"
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TINY = {

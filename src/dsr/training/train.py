@@ -33,7 +33,7 @@ from dsr import console, project
 from dsr.console import StageError
 from dsr.examples.collate import Collator
 from dsr.examples.records import ClipStore, Example, Missing, load_examples
-from dsr.files import PARTIAL, sha256_file, sha256_json, write_json
+from dsr.files import sha256_file, sha256_json, whole_folder, write_json
 from dsr.mcq import read_questions
 from dsr.model.chat import ANSWER_TOKENS
 from dsr.model.presets import make_model, share_cores
@@ -445,14 +445,12 @@ def write_model(
     state: dict[str, Tensor] | None,
     dtype: torch.dtype,
 ) -> None:
-    """Write the model's folder whole: under a temporary name beside it, then renamed.
+    """Write the model's folder.
 
     Args:
         state: its parameters, where they are spread over processes.
         dtype: of the parameters in the files.
     """
-    partial = path.with_name(f".{path.name}{PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
     model.config.use_cache = True
     if state is None:
         merge_adapters(model)
@@ -461,11 +459,10 @@ def write_model(
         # Gathered from the processes, what is tied is there twice.
         tied = model._tied_weights_keys if model.config.get_text_config().tie_word_embeddings else ()
         state = {name: tensor.to(dtype) for name, tensor in state.items() if name not in (tied or ())}
-    model.save_pretrained(partial, safe_serialization=True, state_dict=state)
-    processor.save_pretrained(partial)
-    write_json(partial / "training_summary.json", summary)
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    with whole_folder(path) as partial:
+        model.save_pretrained(partial, safe_serialization=True, state_dict=state)
+        processor.save_pretrained(partial)
+        write_json(partial / "training_summary.json", summary)
 
 
 def final_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from dsr.cues.backends import ClipFailure, cue_frames
 from dsr.cues.clips import Clip
 from dsr.cues.point_maps import back_project, pixel_rays, sampled_pixels
 from dsr.cues.sampling import Sampling
-from dsr.cues.schema import ClipCues, no_masks
+from dsr.cues.schema import ClipCues, nan_where_unknown, no_masks
 from dsr.files import sha256_file
 from dsr.params import Cues
 
@@ -97,11 +97,7 @@ def _observe(track: AnnotatedTrack, times: np.ndarray, poses: np.ndarray, size: 
     centers = (to_camera @ (match.blend(track.centers) - poses[:, :3, 3])[..., None])[..., 0]
     facing = track.sampling.match(track.times, np.isfinite(track.rotations).all(axis=(1, 2)), times)
     orientations = to_camera @ facing.blend_rotations(track.rotations)
-    boxes, centers, orientations = (
-        np.where(visible.reshape(-1, *[1] * (a.ndim - 1)), a, np.nan).astype(np.float32)
-        for a in (boxes, centers, orientations)
-    )
-    return _ObservedTrack(visible, boxes, centers, orientations)
+    return _ObservedTrack(visible, *(nan_where_unknown(visible, a) for a in (boxes, centers, orientations)))
 
 
 def _point_map(annotation: Annotation, times: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
@@ -153,7 +149,7 @@ def _assemble(
         boxes=np.array([s.boxes for s in seen], np.float32).reshape(n, t, 4),
         visible=visible,
         centers=np.array([s.centers for s in seen], np.float32).reshape(n, t, 3),
-        center_uncertainty=np.where(visible, uncertainty, np.nan).astype(np.float32),
+        center_uncertainty=nan_where_unknown(visible, uncertainty),
         orientations=orientations,
         orientation_confidence=np.isfinite(orientations[..., 0, 0]).astype(np.float32),
         mask_rle=mask_rle,

@@ -235,7 +235,7 @@ def _assemble(
     cells = np.ix_(np.arange(t), *sampled_pixels(geometry.points.shape[1:3], point_map_size))
     valid = geometry.valid[cells]
     labels = unique_labels([thing.word.text for thing in seen])
-    mask_rle, mask_offsets = pack_masks([[thing.masks.get(i, b"") for i in range(t)] for thing in seen], t)
+    mask_rle, mask_offsets = pack_masks([thing.masks.get(i, b"") for thing in seen for i in range(t)])
     return ClipCues(
         timestamps=decoded.timestamps,
         frame_index=decoded.indices,

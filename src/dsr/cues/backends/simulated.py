@@ -29,7 +29,7 @@ from dsr.cues import backends
 from dsr.cues.backends import ClipFailure, cue_frames
 from dsr.cues.clips import Clip
 from dsr.cues.point_maps import back_project, cast_rays, pixel_rays, sampled_pixels
-from dsr.cues.schema import ClipCues, encode_masks, no_masks
+from dsr.cues.schema import ClipCues, encode_masks, nan_where_unknown, no_masks
 from dsr.files import sha256_file
 from dsr.geometry.frames import rotations_from_vectors
 from dsr.params import CueNoise, Cues
@@ -151,11 +151,11 @@ def cues_from_truth(
         confidence=valid.astype(np.float32),
         labels=truth.labels[kept],
         is_agent=is_agent,
-        boxes=_where(visible, noisy_boxes),
+        boxes=nan_where_unknown(visible, noisy_boxes),
         visible=visible,
-        centers=_where(visible, centers),
-        center_uncertainty=_where(visible, _depth_deviation(noise, seen[kept])),
-        orientations=_where(oriented, axes),
+        centers=nan_where_unknown(visible, centers),
+        center_uncertainty=nan_where_unknown(visible, _depth_deviation(noise, seen[kept])),
+        orientations=nan_where_unknown(oriented, axes),
         orientation_confidence=np.where(oriented, _within_30_degrees(noise.angle), 0).astype(np.float32),
         mask_rle=masks[0],
         mask_offsets=masks[1],
@@ -266,9 +266,3 @@ def _masks(truth: Truth, frames: np.ndarray, kept: np.ndarray, visible: np.ndarr
         return no_masks(*visible.shape)
     bodies = np.flatnonzero(kept) + 1
     return encode_masks(truth.instance[frames][None] == bodies[:, None, None, None], visible)
-
-
-def _where(known: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """`values` as float32, NaN where not `known` (its leading axes)."""
-    known = known.reshape(known.shape + (1,) * (values.ndim - known.ndim))
-    return np.where(known, values, np.nan).astype(np.float32)
