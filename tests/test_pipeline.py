@@ -107,7 +107,9 @@ def test_outputs_are_dvcs_and_metrics_are_gits(project: Path):
 
 
 def test_metrics_and_experiments_can_be_read(project: Path):
-    assert "accuracy" in shell(project, "dvc", "metrics", "show")
+    metrics = shell(project, "dvc", "metrics", "show")
+    assert "accuracy" in metrics
+    assert "failed" not in metrics
     shell(project, "dvc", "plots", "show", "-o", "plots_page")
     assert (project / "plots_page/index.html").exists()
     shutil.rmtree(project / "plots_page")

@@ -59,6 +59,27 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
+def write_metrics(path: Path, figures: Mapping[str, Any], tables: Mapping[str, "pd.DataFrame"]) -> None:
+    """Write the metrics of a stage: few figures, that `dvc metrics` compares, and the tables behind them.
+
+    Args:
+        path: JSON file of the figures; a table goes to a CSV file of the folder of that name (see `metrics_table`),
+            rounded to what a benchmark can resolve. Tables of an earlier run that are not made again are deleted.
+    """
+    write_json(path, figures)
+    for name, table in tables.items():
+        with whole_file(metrics_table(path, name)) as partial:
+            table.round(4).to_csv(partial, index=False, lineterminator="\n")
+    for old in path.with_suffix("").glob("*.csv"):
+        if old.stem not in tables:
+            old.unlink()
+
+
+def metrics_table(path: Path, name: str) -> Path:
+    """File of a table behind the figures of a metrics file: metrics/eval.json, by_type -> metrics/eval/by_type.csv."""
+    return path.with_suffix("") / f"{name}.csv"
+
+
 def write_parquet(path: Path, table: "pd.DataFrame") -> None:
     with whole_file(path) as partial:
         table.to_parquet(partial, index=False, compression="zstd")

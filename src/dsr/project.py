@@ -33,10 +33,10 @@ BENCH_PREDICTIONS = PREDICTIONS / "bench.parquet"
 PREDICTION_CACHE = PREDICTIONS / "cache.sqlite"
 
 METRICS = Path("metrics")
+"""Figures of a stage in a JSON file, and the tables behind them in the folder of the same name."""
 QA_METRICS = METRICS / "qa.json"
 AUDIT_METRICS = METRICS / "audit.json"
 TRAIN_METRICS = METRICS / "train"
 EVAL_METRICS = METRICS / "eval.json"
 BENCHMARK_METRICS = METRICS / "benchmarks"
-PLOTS = METRICS / "plots"
 REPORT = METRICS / "report.html"

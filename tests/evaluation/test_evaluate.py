@@ -38,9 +38,10 @@ def test_a_model_that_reads_geometry_collapses_under_the_controls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_with(RuleScorer(by_geometry), tmp_path, monkeypatch)
-    accuracy = read(tmp_path)["accuracy"]
-    assert (accuracy["micro"], accuracy["quartet"]) == (1, 1)
-    assert (accuracy["blind"], accuracy["shuffled_geometry"]) == (0.25, 0.25)
+    metrics = read(tmp_path)
+    assert (metrics["accuracy"], metrics["accuracy_quartet"]) == (1, 1)
+    assert metrics["control"] == {"blind": 0.25, "shuffled_geometry": 0.25}
+    assert (metrics["gain"]["blind"], metrics["gain"]["shuffled_geometry"]) == (0.75, 0.75)
 
 
 def test_every_question_is_in_the_predictions_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,23 +53,30 @@ def test_every_question_is_in_the_predictions_once_a_run(tmp_path: Path, monkeyp
         "shuffled_geometry": 16,
     }
     assert (predictions["status"] == "missing").sum() == 6
-    assert read(tmp_path)["questions"] == {"asked": 16, "scored": 14, "unparsed": 0, "missing": 2}
-    assert read(tmp_path)["accuracy"]["micro"] == 14 / 16
+    assert read(tmp_path)["questions"] == {"asked": 16, "scored": 14, "unparsed": 0, "missing": 2, "quartets": 4}
+    assert read(tmp_path)["accuracy"] == 14 / 16
 
 
-def test_a_plot_row_for_every_run_and_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_for_every_run_and_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metrics/eval").mkdir(parents=True)
+    (tmp_path / "metrics/eval/old.csv").write_text("of another version")
     run_with(RuleScorer(by_geometry), tmp_path, monkeypatch)
-    rows = json.loads((tmp_path / "metrics/plots/accuracy_by_type.json").read_text())
-    assert [(row["run"], row["type"]) for row in rows[:3]] == [("score", t) for t in ("all", "rel_dis", "abs_dir")]
-    assert len(rows) == 9
-    assert set(rows[0]) == {"type", "run", "accuracy", "low", "high", "asked", "chance"}
+    rows = pd.read_csv(tmp_path / "metrics/eval/by_type.csv")
+    kinds = ["all", "macro", "rel_dis", "abs_dir"]
+    runs = ["score", "blind", "shuffled_geometry"]
+    assert list(zip(rows["run"], rows["type"], strict=True)) == [(run, kind) for run in runs for kind in kinds]
+    assert {path.stem for path in (tmp_path / "metrics/eval").iterdir()} == {
+        *("by_type", "by_group", "quartets", "letters", "calibration", "reasons", "confusion", "data_size")
+    }
+    size = pd.read_csv(tmp_path / "metrics/eval/data_size.csv")
+    assert size[["train_questions", "accuracy"]].to_numpy().tolist() == [[0, 1]]
 
 
 def test_a_control_that_makes_no_sense_is_left_out_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_with(RuleScorer(by_geometry, refuses="shuffled_geometry"), tmp_path, monkeypatch)
-    assert "shuffled_geometry" not in read(tmp_path)["accuracy"]
+    assert "shuffled_geometry" not in read(tmp_path)["control"]
     assert "control shuffled_geometry left out: the model takes no geometry" in capsys.readouterr().err
 
 
@@ -85,7 +93,7 @@ def test_the_closing_table_shows_score_controls_chance_and_what_is_missing(
 def test_same_scores_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "ab":
         run_with(RuleScorer(by_geometry), tmp_path / name, monkeypatch)
-    for file in ("metrics/eval.json", "data/predictions/bench.parquet", "metrics/plots/accuracy_by_type.json"):
+    for file in ("metrics/eval.json", "data/predictions/bench.parquet", "metrics/eval/by_type.csv"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
@@ -111,7 +119,7 @@ def test_a_question_that_fails_on_the_way_is_missing_from_every_run(
     lost = predictions[predictions["qa_id"] == "qa0A"]
     assert lost["status"].tolist() == ["missing"] * 3
     assert lost["reason"].tolist() == ["damaged"] * 3
-    assert read(tmp_path)["accuracy"]["micro"] == 3 / 16
+    assert read(tmp_path)["accuracy"] == 3 / 16
 
 
 def test_confusion_of_states_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +127,11 @@ def test_confusion_of_states_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_parquet(tmp_path / "data/qa/bench.parquet", table)
     monkeypatch.setattr(stage, "make_scorer", lambda *arguments: RuleScorer(lambda question, control: says("B")))
     stage.run(Params(evaluate=OPTIONS), tmp_path)
-    rows = json.loads((tmp_path / "metrics/plots/confusion.json").read_text())
+    rows = pd.read_csv(tmp_path / "metrics/eval/confusion.csv").to_dict("records")
     distance = {(r["right"], r["predicted"]): (r["states"], r["share"]) for r in rows if r["type"] == "rel_dis"}
     # Right: +, -, 0, and the first state of "+ -"; predicted: - every time.
-    assert distance == {("grows", "shrinks"): (2, 1.0), ("same", "shrinks"): (1, 1.0), ("shrinks", "shrinks"): (1, 1.0)}
+    same = "stays about the same"
+    assert distance == {("grows", "shrinks"): (2, 1.0), (same, "shrinks"): (1, 1.0), ("shrinks", "shrinks"): (1, 1.0)}
     sides = {(r["right"], r["predicted"]): r["states"] for r in rows if r["type"] == "abs_dir, above / below"}
     assert sides == {("below", "below"): 2, ("above", "below"): 1, ("neither", "below"): 1}
 

@@ -6,12 +6,11 @@ import pytest
 
 from dsr.evaluation.metrics import (
     breakdown,
-    calibration_bins,
+    calibration,
     calibration_error,
     evaluation_metrics,
-    letter_counts,
-    quartet_counts,
-    rotated_counts,
+    letters,
+    quartets,
 )
 
 
@@ -50,12 +49,12 @@ def always_a(control: str = "blind") -> pd.DataFrame:
 
 def rows_of(*runs: pd.DataFrame, resamples: int = 300, seed: int = 1) -> pd.DataFrame:
     table = breakdown(pd.concat(runs, ignore_index=True), resamples, seed)
-    return table.set_index(["control", "group"])
+    return table.set_index(["run", "group"])
 
 
 def test_accuracy_counts_a_missing_question_as_wrong() -> None:
     table = rows_of(toy()).loc["score"]
-    assert list(table.index) == ["micro", "macro", "rel_dis", "abs_dir", "none", "relative agent"]
+    assert list(table.index) == ["all", "macro", "rel_dis", "abs_dir", "none", "relative agent"]
     assert table["by"].tolist() == ["all", "all", "type", "type", "viewpoint", "viewpoint"]
     assert table["asked"].tolist() == [10, 10, 8, 2, 2, 8]
     assert table["scored"].tolist() == [9, 9, 7, 2, 2, 7]
@@ -72,14 +71,14 @@ def test_counts_add_up_whatever_became_of_a_question() -> None:
     control.loc[[0, 1], "status"] = "left_out"
     control.loc[[2], "status"] = "unparsed"
     table = rows_of(toy(), control)
-    whole = table.loc["mirrored", "micro"]
+    whole = table.loc["mirrored", "all"]
     assert whole[["asked", "scored", "unparsed", "missing", "left_out"]].tolist() == [8, 6, 1, 1, 2]
     assert (table["asked"] == table["scored"] + table["unparsed"] + table["missing"]).all()
-    assert (table["asked"] + table["left_out"]).groupby("control").first().tolist() == [10, 10]
+    assert (table["asked"] + table["left_out"]).groupby("run").first().tolist() == [10, 10]
 
 
 def test_a_missing_question_is_not_right_even_if_its_row_says_so() -> None:
-    assert rows_of(toy().assign(correct=True)).loc[("score", "micro"), "correct"] == 9
+    assert rows_of(toy().assign(correct=True)).loc[("score", "all"), "correct"] == 9
 
 
 def test_a_type_of_which_nothing_was_scored_has_no_accuracy_over_the_scored() -> None:
@@ -95,13 +94,13 @@ def test_chance_follows_the_number_of_options() -> None:
     table.loc[table["type"] == "abs_dir", "num_options"] = 2
     rows = rows_of(table).loc["score"]
     assert rows.loc["abs_dir", "chance"] == 0.5
-    assert rows.loc["micro", "chance"] == pytest.approx((8 / 4 + 2 / 2) / 10)
+    assert rows.loc["all", "chance"] == pytest.approx((8 / 4 + 2 / 2) / 10)
 
 
 def test_a_single_source_video_gives_no_interval() -> None:
     table = rows_of(toy()).loc["score"]
     assert np.isnan(table.loc["abs_dir", ["low", "high"]].to_numpy(float)).all()
-    for group in ("micro", "macro", "rel_dis"):
+    for group in ("all", "macro", "rel_dis"):
         assert np.isfinite(table.loc[group, ["low", "high"]].to_numpy(float)).all()
 
 
@@ -137,45 +136,66 @@ def test_resamples_follow_the_seed() -> None:
     assert first.shape == other.shape
 
 
+def quartet_rows(*runs: pd.DataFrame) -> pd.DataFrame:
+    return evaluation_metrics(pd.concat(runs, ignore_index=True), 100, 1).tables["quartets"].set_index(["run", "type"])
+
+
 def test_a_quartet_is_right_when_all_four_are() -> None:
-    assert quartet_counts(toy()) == {"asked": 2, "right": 1, "accuracy": 0.5}
-    # A torn quartet is not one, and questions without a quartet are none.
-    assert quartet_counts(toy().iloc[1:])["asked"] == 1
-    assert np.isnan(quartet_counts(toy().iloc[8:])["accuracy"])
+    table = quartet_rows(toy(), always_a())
+    assert table[["asked", "scored", "missing", "correct"]].to_dict("index") == {
+        ("score", "all"): {"asked": 2, "scored": 1, "missing": 1, "correct": 1},
+        ("score", "macro"): {"asked": 2, "scored": 1, "missing": 1, "correct": 1},
+        ("score", "rel_dis"): {"asked": 2, "scored": 1, "missing": 1, "correct": 1},
+        ("blind", "all"): {"asked": 2, "scored": 1, "missing": 1, "correct": 0},
+        ("blind", "macro"): {"asked": 2, "scored": 1, "missing": 1, "correct": 0},
+        ("blind", "rel_dis"): {"asked": 2, "scored": 1, "missing": 1, "correct": 0},
+    }
+    assert table.loc[("score", "all"), ["accuracy", "chance"]].tolist() == [0.5, 1 / 256]
+    # One right and one wrong: resamples hold both, one twice, or the other twice.
+    assert table.loc[("score", "all"), ["low", "high"]].tolist() == [0, 1]
+    assert table.loc[("blind", "all"), "gain"] == 0.5
+
+
+def test_a_torn_quartet_is_none_and_one_left_out_is_not_asked() -> None:
+    assert len(quartets(toy().iloc[1:])) == 1
+    assert "quartets" not in evaluation_metrics(toy().iloc[8:], 100, 1).tables
+    control = always_a("mirrored")
+    control.loc[0, "status"] = "left_out"
+    row = quartet_rows(toy(), control).loc[("mirrored", "all")]
+    assert row[["asked", "left_out"]].tolist() == [1, 1]
 
 
 def test_answering_from_the_options_alone_gets_a_quarter_and_no_quartet() -> None:
     table = toy().iloc[:4]
     table = table.assign(prediction="C", correct=table["answer"] == "C")
-    assert rows_of(table).loc[("score", "micro"), "accuracy"] == 0.25
-    assert quartet_counts(table)["right"] == 0
+    assert rows_of(table).loc[("score", "all"), "accuracy"] == 0.25
+    assert quartets(table)["correct"].tolist() == [False]
 
 
 def test_rotated_is_right_under_every_rotation() -> None:
-    runs = {"score": toy(), "rotation_1": toy(), "rotation_2": always_a(), "rotation_3": toy()}
+    runs = [toy(), toy("rotation_1"), always_a("rotation_2"), toy("rotation_3")]
+    metrics = evaluation_metrics(pd.concat(runs, ignore_index=True), 100, 1)
+    row = metrics.tables["by_type"].set_index(["run", "type"]).loc[("rotated", "all")]
     # Right in all four: the questions whose answer is A and that are not missing.
-    assert rotated_counts(runs) == {"asked": 10, "right": 2, "accuracy": 0.2}
-    assert rotated_counts({"score": toy()}) == {}
+    assert row[["asked", "correct", "accuracy", "gain"]].tolist() == [10, 2, 0.2, 0.5]
+    assert metrics.figures["control"] == {"rotated": 0.2}
+    assert metrics.tables["by_type"]["run"].unique().tolist() == ["score", "rotated"]
 
 
 def test_letters_are_counted_over_the_scored() -> None:
-    counts = {row["letter"]: (row["answers"], row["predictions"]) for row in letter_counts(toy())}
-    assert counts == {"A": (2, 4), "B": (3, 1), "C": (2, 2), "D": (2, 2)}
+    counts = letters(toy()).set_index("letter")[["answers", "predictions"]]
+    assert counts.to_numpy().tolist() == [[2, 4], [3, 1], [2, 2], [2, 2]]
 
 
 def test_calibration_by_hand() -> None:
     table = pd.DataFrame({"status": "scored", "correct": [True, False, True, False]}, index=range(4))
     # Softmax of (log 3, 0, 0, 0) is 1/2; of equal values 1/4. Letters beyond a question's options are NaN.
     table[["logp_A", "logp_B", "logp_C", "logp_D"]] = [[np.log(3), 0, 0, 0]] * 2 + [[0, 0, 0, 0], [0, 0, 0, np.nan]]
-    bins = calibration_bins(table)
-    assert [(row["low"], row["questions"], row["accuracy"]) for row in bins] == [
-        (0.2, 1, 1),
-        (0.3, 1, 0),
-        (0.5, 2, 0.5),
-    ]
-    assert [row["confidence"] for row in bins] == pytest.approx([1 / 4, 1 / 3, 1 / 2])
+    bins = calibration(table)
+    assert bins[["low", "questions", "accuracy"]].to_numpy().tolist() == [[0.2, 1, 1], [0.3, 1, 0], [0.5, 2, 0.5]]
+    assert bins["confidence"].tolist() == pytest.approx([1 / 4, 1 / 3, 1 / 2])
     assert calibration_error(bins) == pytest.approx((3 / 4 + 1 / 3 + 0) / 4)
-    assert calibration_bins(toy()) == []
+    assert calibration(toy()).empty
 
 
 def test_gain_is_score_minus_control_on_the_same_questions() -> None:
@@ -191,28 +211,48 @@ def test_gain_is_score_minus_control_on_the_same_questions() -> None:
 def test_a_control_is_compared_on_the_questions_that_it_asks() -> None:
     control = always_a("mirrored")
     control.loc[range(8), "status"] = "left_out"
-    row = rows_of(toy(), control).loc[("mirrored", "micro")]
+    row = rows_of(toy(), control).loc[("mirrored", "all")]
     # abs_dir alone: one of two right before, none after.
     assert (row["asked"], row["accuracy"], row["gain"]) == (2, 0, 0.5)
 
 
-def test_the_metrics_file_shows_few_numbers_and_lists_the_rest() -> None:
-    metrics = evaluation_metrics(pd.concat([toy(), always_a()]), resamples=200, seed=1)
-    accuracy = metrics["accuracy"]
-    assert {name: accuracy[name] for name in ("micro", "macro", "quartet", "chance", "blind")} == {
-        "micro": 0.7,
-        "macro": 0.625,
-        "quartet": 0.5,
+def test_the_figures_are_few_and_the_tables_hold_the_rest() -> None:
+    metrics = evaluation_metrics(pd.concat([toy(), always_a()], ignore_index=True), resamples=200, seed=1)
+    figures, by_type = dict(metrics.figures), metrics.tables["by_type"].set_index(["run", "type"])
+    low, high = figures.pop("accuracy_low"), figures.pop("accuracy_high")
+    assert low <= 0.7 <= high
+    gain = figures.pop("gain")
+    assert gain["blind"] == 0.5
+    assert gain["blind_low"] <= 0.5 <= gain["blind_high"]
+    assert figures == {
+        "accuracy": 0.7,
+        "accuracy_macro": 0.625,
+        "accuracy_quartet": 0.5,
         "chance": 0.25,
-        "blind": 0.2,
+        "control": {"blind": 0.2},
+        "questions": {"asked": 10, "scored": 9, "unparsed": 0, "missing": 1, "quartets": 2},
+        "type": {"rel_dis": 0.75, "abs_dir": 0.5},
     }
-    assert accuracy["micro_low"] <= 0.7 <= accuracy["micro_high"]
-    assert metrics["by_type"] == {"rel_dis": 0.75, "abs_dir": 0.5}
-    assert metrics["questions"] == {"asked": 10, "scored": 9, "unparsed": 0, "missing": 1}
-    assert metrics["missing"] == [{"reason": "no cues", "questions": 1}]
-    runs = {(row["control"], row["group"]): row for row in metrics["runs"]}
-    assert len(runs) == 8
-    assert runs["blind", "micro"]["gain"] == 0.5
-    assert "gain" not in runs["score", "micro"]
-    assert runs["score", "abs_dir"]["low"] is None
-    assert metrics["quartets"][1] == {"control": "blind", "chance": 0.0039, "asked": 2, "right": 0, "accuracy": 0}
+    assert len(by_type) == 8
+    assert by_type["gain"].isna().tolist() == [True] * 4 + [False] * 4
+    assert np.isnan(by_type.loc[("score", "abs_dir"), "low"])
+    assert metrics.tables["by_group"]["group"].unique().tolist() == ["viewpoint: none", "viewpoint: relative agent"]
+    assert metrics.tables["reasons"].to_dict("records") == [
+        {"run": "score", "status": "missing", "reason": "no cues", "questions": 1}
+    ]
+
+
+def test_the_figures_are_scalars_that_dvc_reads_and_shows_first_things_first() -> None:
+    figures = evaluation_metrics(pd.concat([toy(), always_a()], ignore_index=True), resamples=200, seed=1).figures
+
+    def leaves(value: object, name: str) -> list[str]:
+        if not isinstance(value, dict):
+            assert isinstance(value, (int, float)), name
+            return [name]
+        # DVC takes a key of this name for a file that could not be loaded.
+        assert "error" not in value
+        return [leaf for key, item in value.items() for leaf in leaves(item, f"{name}.{key}" if name else key)]
+
+    shown = sorted(leaves(figures, ""))
+    assert shown[:3] == ["accuracy", "accuracy_high", "accuracy_low"]
+    assert shown[-2:] == ["type.abs_dir", "type.rel_dis"]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dsr.evaluation.metrics import evaluation_metrics
-from dsr.files import write_json, write_parquet
+from dsr.files import write_metrics, write_parquet
 from dsr.report import html
 from dsr.report.contents import read_contents
 from dsr.report.gallery import choose
@@ -46,6 +46,7 @@ def add_evaluation(root: Path) -> pd.DataFrame:
     runs = []
     for control in ("score", "blind"):
         run = bench[["qa_id", "videoID", "source_video", "quartet_id", "type", "answer"]].copy()
+        run["num_options"] = 4
         run["control"], run["prediction"], run["status"], run["reason"] = control, "C", "scored", ""
         run.loc[run.index[0], ["prediction", "status", "reason"]] = ["", "missing", f"no video: {HOSTILE}"]
         run["correct"] = (run["answer"] == run["prediction"]) & (run["status"] == "scored")
@@ -54,7 +55,7 @@ def add_evaluation(root: Path) -> pd.DataFrame:
     predictions = pd.concat(runs, ignore_index=True)
     write_parquet(root / "data/predictions/bench.parquet", predictions)
     metrics = evaluation_metrics(predictions, 100, 1)
-    write_json(root / "metrics/eval.json", metrics[0] if isinstance(metrics, tuple) else metrics)
+    write_metrics(root / "metrics/eval.json", metrics.figures, metrics.tables)
     return predictions
 
 
@@ -67,16 +68,17 @@ def add_audit(root: Path) -> None:
         for kind in ("all", "rel_dis")
     ]
     checks = [{**row, "check": "exact", "type": kind} for kind in ("all", "rel_dis")]
-    audit = {
+    figures = {
         "blind": {"chance": 0.25, "limit": 0.285, "question": 0.261},
+        "balance": {"quartets": 15, "letters": {"A": 15}},
+    }
+    tables = {
         "attackers": attackers,
         "label_checks": checks,
-        "balance": {"quartets": 15, "letters": {"A": 15}},
         "answers": [{"type": "rel_dis", "answers": 7, "evenness": 0.9}],
         "clips_not_checked": [{"clip_id": "clip_99", "reason": HOSTILE}],
-        "message": "",
     }
-    write_json(root / "metrics/audit.json", audit)
+    write_metrics(root / "metrics/audit.json", figures, {name: pd.DataFrame(rows) for name, rows in tables.items()})
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The `audit` stage: data/qa/pool.parquet -> metrics/audit.json, and metrics/plots/audit.csv.
+"""The `audit` stage: data/qa/pool.parquet -> metrics/audit.json, and the tables of metrics/audit/ behind it.
 
 What it asks of the pool, and how to read the answers:
 
@@ -41,7 +41,7 @@ from dsr.audit.attackers import (
 )
 from dsr.console import StageError, num_workers, summary, track, warn
 from dsr.cues.clips import read_clips
-from dsr.files import whole_file, write_json
+from dsr.files import write_metrics
 from dsr.intervals import interval, resampled_means
 from dsr.mcq import LETTERS, TYPES, bare
 from dsr.params import Audit, Params
@@ -49,10 +49,11 @@ from dsr.workers import Failure, map_isolated
 
 STRONGEST = "strongest"
 PLOT_COLUMNS = ["run", "type", "accuracy", "low", "high", "chance"]
-"""Of metrics/plots/audit.csv; a run is what the attacker reads: options alone, or the question too."""
+"""Of metrics/audit/blind.csv; a run is what the attacker reads: options alone, or the question too."""
 ALL = "all"
 ANSWERS_SHOWN = 10
-"""Most frequent answers of a type that metrics/audit.json lists."""
+"""Most frequent answers of a type that metrics/audit/frequent_answers.csv lists."""
+ONE_BLOCK = "no attack: the pool has one block of source videos, and an attacker is tested on another block"
 _NEEDED = ("videoID", "question", "options", "answer", "type", "quartet_id", "block", "source_video", "option_states")
 
 
@@ -65,19 +66,16 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     audit = params.qa.audit
     pool = _read_pool(root)
     processes = num_workers(workers)
-    report: dict[str, Any] = {"balance": balance(pool), "answers": answer_shares(pool)}
-    blind, table, leaks = _blind_report(pool, audit, processes)
-    report |= blind
-    report |= _label_report(pool, params, root, processes)
-    write_json(root / project.AUDIT_METRICS, report)
-    with whole_file(root / project.PLOTS / "audit.csv") as partial:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(partial, index=False, float_format="%.4f")
-    _show(report)
+    blind, tables, leaks = _blind_report(pool, audit, processes)
+    labels, checks = _label_report(pool, params, root, processes)
+    figures = {"balance": balance(pool), **blind, **labels}
+    tables |= {**checks, **answer_shares(pool)}
+    write_metrics(root / project.AUDIT_METRICS, figures, tables)
+    _show(figures, checks["clips_not_checked"])
     if leaks:
         raise StageError(
-            f"questions are answered without the video: {'; '.join(leaks)}. See `attackers` in {project.AUDIT_METRICS} "
-            "for what finds it; the remedy is in what quartets are matched on (questions/quartets/), not a higher limit"
+            f"questions are answered without the video: {'; '.join(leaks)}. See metrics/audit/attackers.csv for "
+            "what finds it; the remedy is in what quartets are matched on (questions/quartets/), not a higher limit"
         )
 
 
@@ -227,35 +225,27 @@ def find_leaks(table: pd.DataFrame, audit: Audit) -> list[str]:
     return leaks
 
 
-def _blind_report(pool: pd.DataFrame, audit: Audit, workers: int) -> tuple[dict[str, Any], pd.DataFrame, list[str]]:
-    """Entries of metrics/audit.json, the plot's table, and what is above its limit."""
+def _blind_report(
+    pool: pd.DataFrame, audit: Audit, workers: int
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame], list[str]]:
+    """Figures of metrics/audit.json, tables of metrics/audit/, and what is above its limit."""
     sample = _sample(pool, "quartet_id", audit.max_questions, audit.seed)
     if sample["block"].nunique() < 2:
-        message = "no attack: the pool has one block of source videos, and an attacker is tested on another block"
-        warn(message)
-        plot = pd.DataFrame(columns=PLOT_COLUMNS)
-        return {"blind": {"chance": CHANCE}, "attackers": [], "message": message}, plot, []
+        warn(ONE_BLOCK)
+        empty = pd.DataFrame(columns=["view", "attacker", "type", "questions", "accuracy", "low", "high"])
+        return {"blind": {"chance": CHANCE}}, {"attackers": empty, "blind": pd.DataFrame(columns=PLOT_COLUMNS)}, []
     credit = blind_credits(sample, audit.seed, workers)
     table = accuracy_table(credit, sample, audit)
     strongest = table[table["attacker"] == STRONGEST]
     blind: dict[str, float] = {"chance": CHANCE, "limit": audit.max_blind_accuracy}
-    by_type: dict[str, dict[str, float]] = {}
     for view in VIEWS:
-        rows = strongest[strongest["view"] == view].set_index("type")
-        blind |= {view: _rounded(rows.loc[ALL, "accuracy"])}
-        blind |= {f"{view}_{end}": _rounded(rows.loc[ALL, end]) for end in ("low", "high")}
-        by_type[view] = {str(name): _rounded(a) for name, a in rows["accuracy"].drop(ALL).items()}
-    rules = table[table["attacker"].isin(HEURISTICS) & (table["type"] == ALL)]
-    report = {
-        "blind": blind,
-        "blind_by_type": by_type["question"],
-        "blind_by_type_options": by_type["options"],
-        "heuristics": {str(r.attacker): _rounded(r.accuracy) for r in rules.itertuples()},
-        "attackers": [_rounded_row(row) for row in table.drop(columns="deviation").to_dict("records")],
-        "message": "",
-    }
+        row = strongest[(strongest["view"] == view) & (strongest["type"] == ALL)].iloc[0]
+        blind |= {view: _rounded(row["accuracy"]), f"{view}_low": _rounded(row["low"])}
+        blind |= {f"{view}_high": _rounded(row["high"])}
+    by_type = strongest[(strongest["view"] == "question") & (strongest["type"] != ALL)]
+    figures = {"blind": blind, "blind_by_type": {row.type: _rounded(row.accuracy) for row in by_type.itertuples()}}
     plot = strongest.rename(columns={"view": "run"}).assign(chance=CHANCE)[PLOT_COLUMNS]
-    return report, plot, find_leaks(table, audit)
+    return figures, {"attackers": table.drop(columns="deviation"), "blind": plot}, find_leaks(table, audit)
 
 
 def _sample(pool: pd.DataFrame, unit: str, limit: int, seed: int) -> pd.DataFrame:
@@ -271,7 +261,9 @@ def _sample(pool: pd.DataFrame, unit: str, limit: int, seed: int) -> pd.DataFram
 # --- Labels ---
 
 
-def _label_report(pool: pd.DataFrame, params: Params, root: Path, workers: int) -> dict[str, Any]:
+def _label_report(
+    pool: pd.DataFrame, params: Params, root: Path, workers: int
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """Shares of labels that hold, overall and by type, with intervals; clips that could not be checked, and why."""
     audit = params.qa.audit
     names = np.sort(pool["videoID"].unique())
@@ -301,12 +293,12 @@ def _label_report(pool: pd.DataFrame, params: Params, root: Path, workers: int) 
         for group in (ALL, *TYPES)
         if (entry := _label_row(checked[check].to_numpy(), check, group, kinds, videos, audit))
     ]
-    return {
-        "labels": {row["check"]: row["accuracy"] for row in table if row["type"] == ALL},
-        "labels_exact_by_type": {r["type"]: r["accuracy"] for r in table if r["check"] == "exact" and r["type"] != ALL},
-        "label_checks": table,
-        "clips_not_checked": [{"clip_id": clip_id, "reason": why} for clip_id, why in sorted(problems.items())],
+    tables = {
+        "label_checks": pd.DataFrame(table, columns=["check", "type", "questions", "accuracy", "low", "high"]),
+        "clips_not_checked": pd.DataFrame(sorted(problems.items()), columns=["clip_id", "reason"]),
     }
+    labels = {row["check"]: _rounded(row["accuracy"]) for row in table if row["type"] == ALL}
+    return {"labels": labels, "clips_not_checked": len(problems)}, tables
 
 
 def _label_row(
@@ -317,7 +309,7 @@ def _label_row(
         return None
     low, high, _ = bootstrap(values[own, None], videos[own], audit.bootstrap, audit.seed)
     numbers = {"accuracy": values[own].mean(), "low": low[0], "high": high[0]}
-    return _rounded_row({"check": check, "type": group, "questions": int(own.sum()), **numbers})
+    return {"check": check, "type": group, "questions": int(own.sum()), **numbers}
 
 
 # --- Balance ---
@@ -346,9 +338,9 @@ def _is_whole(quartet: pd.DataFrame) -> bool:
     return len(quartet) == len(LETTERS) and len(offered) == 1 and sorted(right) == list(next(iter(offered)))
 
 
-def answer_shares(pool: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each type: how many answers there are, how evenly used (entropy, 1 is even), and the most frequent."""
-    rows = []
+def answer_shares(pool: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """For each type, how many answers there are and how evenly used (entropy, 1 is even); and the most frequent."""
+    kinds, frequent = [], []
     for name in TYPES:
         own = pool[pool["type"] == name]
         if own.empty:
@@ -358,38 +350,29 @@ def answer_shares(pool: pd.DataFrame) -> list[dict[str, Any]]:
         counts = Counter(texts if name == "non_temp" else own["states"])
         share = np.array(list(counts.values())) / len(own)
         even = np.log(len(counts)) or 1.0
-        top = [{"answer": a, "share": _rounded(n / len(own))} for a, n in counts.most_common(ANSWERS_SHOWN)]
-        rows.append(
-            {
-                "type": name,
-                "questions": len(own),
-                "answers": len(counts),
-                "evenness": _rounded(-(share * np.log(share)).sum() / even),
-                "most_frequent": top,
-            }
-        )
-    return rows
+        kinds.append((name, len(own), len(counts), -(share * np.log(share)).sum() / even))
+        frequent += [(name, answer, n / len(own)) for answer, n in counts.most_common(ANSWERS_SHOWN)]
+    return {
+        "answers": pd.DataFrame(kinds, columns=["type", "questions", "answers", "evenness"]),
+        "frequent_answers": pd.DataFrame(frequent, columns=["type", "answer", "share"]),
+    }
 
 
 def _rounded(value: float) -> float:
     return round(float(value), 4)
 
 
-def _rounded_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: _rounded(value) if isinstance(value, float) else value for name, value in row.items()}
-
-
-def _show(report: dict[str, Any]) -> None:
-    blind = report["blind"]
+def _show(figures: dict[str, Any], not_checked: pd.DataFrame) -> None:
+    blind = figures["blind"]
     rows: dict[str, object] = {}
     for view in VIEWS:
         if view in blind:
             name = f"answered blind, {'options alone' if view == 'options' else 'with the question'}"
             rows[name] = f"{blind[view]:.1%} ({blind[f'{view}_low']:.1%} to {blind[f'{view}_high']:.1%})"
-    rows |= {f"  {kind}": f"{value:.1%}" for kind, value in report.get("blind_by_type", {}).items()}
-    rows |= {f"label holds: {check}": f"{value:.1%}" for check, value in report["labels"].items()}
-    rows |= {name.replace("_", " "): n for name, n in report["balance"].items() if name != "letters"}
-    if report["clips_not_checked"]:
-        rows["clips not checked"] = len(report["clips_not_checked"])
-        rows["  such as"] = "{clip_id}: {reason}".format(**report["clips_not_checked"][0])
+    rows |= {f"  {kind}": f"{value:.1%}" for kind, value in figures.get("blind_by_type", {}).items()}
+    rows |= {f"label holds: {check}": f"{value:.1%}" for check, value in figures["labels"].items()}
+    rows |= {name.replace("_", " "): n for name, n in figures["balance"].items() if name != "letters"}
+    if len(not_checked):
+        rows["clips not checked"] = len(not_checked)
+        rows["  such as"] = ": ".join(not_checked.iloc[0])
     summary("audit", rows)

@@ -2,29 +2,31 @@
 published benchmarks (`dsr evaluate --benchmark`).
 
 The stage reads data/qa/bench.parquet, models/gsm/, clips and cues; writes data/predictions/bench.parquet,
-metrics/eval.json and metrics/plots/. A published benchmark's predictions and metrics go to
-data/predictions/<benchmark>.parquet and metrics/benchmarks/<benchmark>.json.
+metrics/eval.json (the figures that `dvc metrics` shows) and metrics/eval/ (the tables behind them, that `dvc plots` and
+`dsr report` show). A published benchmark's go to data/predictions/<benchmark>.parquet,
+metrics/benchmarks/<benchmark>.json and metrics/benchmarks/<benchmark>/.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from dsr import console, project
 from dsr.console import StageError
-from dsr.evaluation import plots
 from dsr.evaluation.benchmarks import read_benchmark
+from dsr.evaluation.confusion import confusion_table
 from dsr.evaluation.controls import ROTATIONS, SCORE, ControlError
-from dsr.evaluation.metrics import breakdown, file_content
+from dsr.evaluation.metrics import ALL, Metrics, evaluation_metrics
 from dsr.evaluation.prediction_cache import PredictionCache
 from dsr.evaluation.predictions import Scorer, predict
-from dsr.files import write_json, write_parquet
+from dsr.files import write_metrics, write_parquet
 from dsr.mcq import read_questions
 from dsr.params import Evaluate, Params
 
@@ -45,18 +47,13 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     if questions.empty:
         raise StageError(f"{project.BENCH} holds no question: raise split.bench_fraction or use more clips")
     scorer = make_scorer(questions, params.evaluate, root, root / project.MODEL, workers)
-    metrics, predictions, table = evaluate(questions, scorer, params.evaluate, root)
+    metrics, predictions = evaluate(questions, scorer, params.evaluate, root)
+    metrics.tables["confusion"] = confusion_table(predictions[predictions["control"] == SCORE])
+    # A row a revision: the curve is over experiments.
+    size = metrics.tables["by_type"].iloc[:1][["accuracy", "low", "high", "chance"]]
+    metrics.tables["data_size"] = size.assign(train_questions=_train_questions(root))
     write_parquet(root / project.BENCH_PREDICTIONS, predictions)
-    write_json(root / project.EVAL_METRICS, metrics)
-    score = predictions[predictions["control"] == SCORE]
-    for name, rows in {
-        "accuracy_by_type": plots.accuracy_rows(table),
-        "accuracy_by_group": plots.group_rows(table),
-        "confusion": plots.confusion_rows(score),
-        "calibration": plots.calibration_rows(metrics["calibration_bins"]),
-        "accuracy_by_data_size": plots.data_size_rows(table, _train_questions(root)),
-    }.items():
-        write_json(root / project.PLOTS / f"{name}.json", rows)
+    write_metrics(root / project.EVAL_METRICS, metrics.figures, metrics.tables)
 
 
 def run_benchmark(
@@ -74,10 +71,10 @@ def run_benchmark(
     """
     questions = read_benchmark(name, folder, variant)
     scorer = make_scorer(questions, params.evaluate, root, checkpoint or root / project.MODEL, workers, folder)
-    metrics, predictions, _ = evaluate(questions, scorer, params.evaluate, root)
+    metrics, predictions = evaluate(questions, scorer, params.evaluate, root)
     place = f"{name}-{variant}" if variant else name
     write_parquet(root / project.PREDICTIONS / f"{place}.parquet", predictions)
-    write_json(root / project.BENCHMARK_METRICS / f"{place}.json", metrics)
+    write_metrics(root / project.BENCHMARK_METRICS / f"{place}.json", metrics.figures, metrics.tables)
 
 
 def make_scorer(
@@ -111,15 +108,10 @@ def make_scorer(
     return load_scorer(checkpoint, store_of, questions, options, workers)
 
 
-def evaluate(
-    questions: pd.DataFrame, scorer: Scorer, options: Evaluate, root: Path
-) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """Ask the questions, run the controls and print the closing table.
+def evaluate(questions: pd.DataFrame, scorer: Scorer, options: Evaluate, root: Path) -> tuple[Metrics, pd.DataFrame]:
+    """Ask the questions, run the controls and print the closing table; returns metrics and predictions.
 
     A control that makes no sense for this model or these clips is left out with a warning.
-
-    Returns:
-        Metrics, predictions, and their breakdown.
 
     Raises:
         StageError: not one question can be scored.
@@ -138,12 +130,11 @@ def evaluate(
                 console.warn(f"control {control} left out: {error}")
     # Clips can turn out to be unreadable on the way; they are missing from every run.
     predictions = _missing_everywhere(pd.concat(runs, ignore_index=True))
-    table = breakdown(predictions, options.bootstrap, options.seed)
-    metrics = file_content(predictions, table)
+    metrics = evaluation_metrics(predictions, options.bootstrap, options.seed)
     report(metrics)
     for note in scorer.notes:
         console.warn(note)
-    return metrics, predictions, table
+    return metrics, predictions
 
 
 def _missing_everywhere(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -165,77 +156,69 @@ def _train_questions(root: Path) -> int:
     return int(pq.read_metadata(path).num_rows) if path.is_file() else 0
 
 
-def report(metrics: Mapping[str, Any]) -> None:
+def report(metrics: Metrics) -> None:
     """Print the closing tables: accuracy next to chance and controls by type, and score minus each control."""
-    rows = {(row["control"], row["group"]): row for row in metrics["runs"] if row["control"] not in ROTATIONS}
-    controls = [control for control in dict.fromkeys(control for control, _ in rows) if control != SCORE]
-    table = Table(title="evaluate", title_justify="left")
-    beside = controls[:MOST_CONTROLS]
-    for heading in ("", "asked", "accuracy", "95 %", "chance", *beside):
-        table.add_column(
-            heading.replace("_", " "), justify="right" if heading else "left", no_wrap=heading not in beside
-        )
-    for group in (group for control, group in rows if control == SCORE):
-        row = rows[SCORE, group]
-        table.add_row(
-            group,
-            f"{row['asked']:,}",
-            _percent(row["accuracy"]),
-            f"{_percent(row['low'])}–{_percent(row['high'])}",
-            _percent(row["chance"]),
-            *(_percent(rows[control, group]["accuracy"]) for control in beside),
-        )
-    quartets = {row["control"]: row for row in metrics["quartets"]}
-    score = quartets[SCORE]
-    if score["asked"]:
-        table.add_row(
-            "quartets",
-            f"{score['asked']:,}",
-            _percent(score["accuracy"]),
-            "",
-            _percent(score["chance"]),
-            *(_percent(quartets[control]["accuracy"]) for control in beside),
-        )
-    for row in metrics["rotated"]:
-        table.add_row("every rotation", f"{row['asked']:,}", _percent(row["accuracy"]), *[""] * (2 + len(beside)))
-    console.console.print(table)
+    by_type, letters = metrics.tables["by_type"], metrics.tables["letters"]
+    controls = [name for name in by_type["run"].unique() if name != SCORE]
+    console.console.print(_accuracies(metrics.tables, controls[:MOST_CONTROLS]))
     if controls:
-        console.console.print(_gains({control: rows[control, "micro"] for control in controls}))
-    counts = metrics["questions"]
+        console.console.print(_gains(by_type[(by_type["type"] == ALL) & (by_type["run"] != SCORE)]))
+    counts = metrics.figures["questions"]
     console.console.print(
         f"{counts['asked']:,} asked = {counts['scored']:,} scored + {counts['unparsed']:,} without an answer "
         f"+ {counts['missing']:,} missing"
     )
-    missing = metrics["missing"]
-    for row in missing[:MOST_REASONS]:
-        console.warn(f"{row['questions']:,} questions missing, counted as wrong: {row['reason']}")
+    missing = metrics.tables["reasons"].query("run == @SCORE")
+    for row in missing.iloc[:MOST_REASONS].itertuples():
+        console.warn(f"{row.questions:,} questions missing, counted as wrong: {row.reason}")
     if len(missing) > MOST_REASONS:
-        questions = sum(row["questions"] for row in missing[MOST_REASONS:])
-        console.warn(f"{questions:,} more for {len(missing) - MOST_REASONS} other reasons: see the metrics file")
-    letters = [row for row in metrics["letters"] if row["control"] == SCORE]
-    total = max(sum(row["answers"] for row in letters), 1)
-    spread = ", ".join(f"{r['letter']} {r['answers'] / total:.0%} / {r['predictions'] / total:.0%}" for r in letters)
-    console.console.print(f"answers / predictions: {spread}")
-    if metrics["calibration"]:
-        console.console.print(f"calibration error: {metrics['calibration']['error']:.3f}")
+        rest = missing["questions"].iloc[MOST_REASONS:]
+        console.warn(f"{rest.sum():,} more for {len(rest)} other reasons: see the table `reasons` of the metrics")
+    own = letters[letters["run"] == SCORE]
+    shares = own[["answers", "predictions"]] / max(own["answers"].sum(), 1)
+    spread = zip(own["letter"], shares["answers"], shares["predictions"], strict=True)
+    console.console.print("answers / predictions: " + ", ".join(f"{name} {a:.0%} / {p:.0%}" for name, a, p in spread))
+    if "calibration_error" in metrics.figures:
+        console.console.print(f"calibration error: {metrics.figures['calibration_error']:.3f}")
 
 
-def _gains(rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(title="score minus control, in points", title_justify="left")
-    for heading in ("control", "asked", "left out", "accuracy", "score minus control", "95 %"):
-        table.add_column(heading, justify="left" if heading == "control" else "right")
-    for control, row in rows.items():
-        low, high = row["gain_low"], row["gain_high"]
-        table.add_row(
-            control.replace("_", " "),
-            f"{row['asked']:,}",
-            f"{row['left_out']:,}",
-            _percent(row["accuracy"]),
-            "–" if row["gain"] is None else f"{100 * row['gain']:+.1f}",
-            "" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}",
+def _accuracies(tables: Mapping[str, pd.DataFrame], controls: Sequence[str]) -> Table:
+    """Accuracy by type and of whole quartets, next to these controls'."""
+    shown = Table(title="evaluate", title_justify="left")
+    for heading in ("", "asked", "accuracy", "95 %", "chance", *controls):
+        justify: JustifyMethod = "right" if heading else "left"
+        shown.add_column(heading.replace("_", " "), justify=justify, no_wrap=heading not in controls)
+    whole = tables["quartets"].query("type == @ALL").assign(type="quartets") if "quartets" in tables else None
+    table = pd.concat([tables["by_type"], whole])
+    beside = [table[table["run"] == name].set_index("type")["accuracy"] for name in controls]
+    for row in table[table["run"] == SCORE].itertuples():
+        shown.add_row(
+            row.type,
+            f"{row.asked:,}",
+            _percent(row.accuracy),
+            f"{_percent(row.low)}–{_percent(row.high)}",
+            _percent(row.chance),
+            *(_percent(accuracy[row.type]) for accuracy in beside),
         )
-    return table
+    return shown
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.1%}"
+def _gains(rows: pd.DataFrame) -> Table:
+    """Score minus each control."""
+    shown = Table(title="score minus control, in points", title_justify="left")
+    for heading in ("control", "asked", "left out", "accuracy", "score minus control", "95 %"):
+        shown.add_column(heading, justify="left" if heading == "control" else "right")
+    for row in rows.itertuples():
+        shown.add_row(
+            row.run.replace("_", " "),
+            f"{row.asked:,}",
+            f"{row.left_out:,}",
+            _percent(row.accuracy),
+            "–" if math.isnan(row.gain) else f"{100 * row.gain:+.1f}",
+            "" if math.isnan(row.gain_low) else f"{100 * row.gain_low:+.1f} to {100 * row.gain_high:+.1f}",
+        )
+    return shown
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1%}"

@@ -19,7 +19,7 @@ import pandas as pd
 from dsr import project
 from dsr.console import StageError, num_workers, summary, track
 from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, cue_path, read_cues
-from dsr.files import write_json, write_parquet
+from dsr.files import write_metrics, write_parquet
 from dsr.mcq import LETTERS, PUBLISHED_COLUMNS, TYPES, lettered
 from dsr.params import QA, Params
 from dsr.questions.engine.candidates import (
@@ -109,9 +109,10 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
             f"add clips, raise qa.candidates, or lower qa.answer_margin{nothing}"
         )
     write_parquet(root / project.POOL, pool)
-    report = _report(pool, clips, counts, problems)
-    write_json(root / project.QA_METRICS, report)
-    _show(report)
+    figures = _figures(pool, clips, counts, problems)
+    nothing = pd.DataFrame(sorted(problems.items()), columns=["clip_id", "reason"])
+    write_metrics(root / project.QA_METRICS, figures, {"clips_without_candidates": nothing})
+    _show(figures, problems)
 
 
 def _read_clips(root: Path) -> pd.DataFrame:
@@ -407,7 +408,8 @@ def _time_columns(asked: Candidates, forms: list[Form], clips: list[ClipWords]) 
     }
 
 
-def _report(pool: pd.DataFrame, clips: pd.DataFrame, counts: Counter[str], problems: dict[str, str]) -> dict[str, Any]:
+def _figures(pool: pd.DataFrame, clips: pd.DataFrame, counts: Counter[str], problems: dict[str, str]) -> dict[str, Any]:
+    """The scalars of metrics/qa.json; DVC shows keys in the order of their letters."""
     per_type = pool.type.value_counts()
     per_clip = pool.videoID.value_counts().reindex(clips.clip_id, fill_value=0)
     stable = {name: counts[STABLE + name] / max(counts[ANSWERED + name], 1) for name in TYPES}
@@ -417,22 +419,24 @@ def _report(pool: pd.DataFrame, clips: pd.DataFrame, counts: Counter[str], probl
         "quartets": int(pool.quartet_id.nunique()),
         "clips": len(clips),
         "clips_with_10_questions": int((per_clip >= 10).sum()),
-        "per_type": {name: int(per_type.get(name, 0)) for name in TYPES},
-        "stable": {name: round(share, 4) for name, share in stable.items()},
-        "candidates": {name: int(counts[name]) for name in reasons},
-        "clips_without_candidates": dict(sorted(problems.items())),
+        "clips_without_candidates": len(problems),
+        "drawn": int(counts["drawn"]),
+        "candidates": int(counts["candidates"]),
+        "type_questions": {name: int(per_type.get(name, 0)) for name in TYPES},
+        "type_stable": {name: round(share, 4) for name, share in stable.items()},
+        "unasked": {name: int(counts[name]) for name in reasons if name not in ("drawn", "candidates")},
     }
 
 
-def _show(report: dict[str, Any]) -> None:
+def _show(figures: dict[str, Any], problems: dict[str, str]) -> None:
     rows: dict[str, object] = {
-        name: report[name] for name in ("questions", "quartets", "clips", "clips_with_10_questions")
+        name: figures[name] for name in ("questions", "quartets", "clips", "clips_with_10_questions")
     }
     rows |= {
-        f"type {name}": f"{n:,} (label stable: {report['stable'][name]:.0%} of those with an answer)"
-        for name, n in report["per_type"].items()
+        f"type {name}": f"{n:,} (label stable: {figures['type_stable'][name]:.0%} of those with an answer)"
+        for name, n in figures["type_questions"].items()
     }
-    rows |= {f"candidates: {name}": n for name, n in report["candidates"].items()}
-    for clip_id, problem in list(report["clips_without_candidates"].items())[:5]:
-        rows[f"nothing to ask: {clip_id}"] = problem
+    rows |= {f"candidates: {name}": figures[name] for name in ("drawn", "candidates")}
+    rows |= {f"not asked: {name}": n for name, n in figures["unasked"].items()}
+    rows |= {f"nothing to ask: {clip_id}": problem for clip_id, problem in sorted(problems.items())[:_PROBLEMS_SHOWN]}
     summary("qa", rows)

@@ -14,14 +14,15 @@ from typing import Any
 import pandas as pd
 
 from dsr import project
+from dsr.evaluation.controls import SCORE
+from dsr.evaluation.metrics import ALL, MACRO
+from dsr.files import metrics_table
 from dsr.mcq import TYPES
 
 MOST_ROWS = 200
 """Of a table of failures; the rest is counted."""
-DRAWN_CONTROLS = ("blind", "shuffled_geometry", "no_question", "first_frame")
+MARKED_CONTROLS = ("blind", "shuffled_geometry", "no_question", "first_frame")
 """Controls that are marked on the chart, a shape each; the table has them all."""
-_GAIN = ("accuracy", "gain", "gain_low", "gain_high")
-SCORE, OVERALL, MEAN = "score", "micro", "macro"
 _READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
@@ -50,7 +51,9 @@ def read_contents(root: Path) -> Contents:
     manifest = files.json(project.CUES_MANIFEST)
     pool = files.table(project.POOL, ["videoID", "type", "quartet_id", "source_video"])
     sides = {path.stem: files.table(path, ["type", "videoID"]) for path in (project.TRAIN, project.BENCH)}
-    counts, audit, scores = map(files.json, (project.QA_METRICS, project.AUDIT_METRICS, project.EVAL_METRICS))
+    counts = files.metrics(project.QA_METRICS, "clips_without_candidates")
+    audit = files.metrics(project.AUDIT_METRICS, "attackers", "label_checks", "answers", "clips_not_checked")
+    scores = files.metrics(project.EVAL_METRICS, "by_type", "quartets", "letters", "calibration", "reasons")
     contents.clips = files.section("clips", _clips, catalog, curated, manifest)
     contents.questions = files.section("questions", _questions, pool, counts, sides, audit)
     contents.audit = files.section("audit", _audit, audit)
@@ -70,6 +73,14 @@ class _Files:
     def json(self, name: Path) -> dict[str, Any] | None:
         return self._read(name, lambda path: json.loads(path.read_text()))
 
+    def metrics(self, name: Path, *tables: str) -> dict[str, Any] | None:
+        """Figures of a stage with the rows of these tables behind them."""
+        figures = self.json(name)
+        if figures is None:
+            return None
+        read = {table: self._read(metrics_table(name, table), _rows) or [] for table in tables}
+        return {"figures": figures, **read}
+
     def _read(self, name: Path, read: Callable[[Path], Any]) -> Any:
         try:
             return read(self.root / name)
@@ -86,6 +97,12 @@ class _Files:
         except _READ_ERRORS as error:
             self.missing.append(f"the section on {name} is left out: {type(error).__name__} {_one_line(error)}")
             return None
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV file; None stands for what is not defined."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _one_line(error: Exception) -> str:
@@ -126,7 +143,7 @@ def _questions(
 ) -> dict[str, Any] | None:
     if pool is None:
         return None
-    evenness = {row["type"]: row for row in (audit or {}).get("answers", [])}
+    evenness = {row["type"]: row for row in (audit or {"answers": []})["answers"]}
     types = [
         {
             "type": name,
@@ -155,31 +172,28 @@ def _fates(counts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """What became of the drawn candidates, the most frequent first."""
     if counts is None:
         return []
-    candidates = dict(counts.get("candidates", {}))
-    drawn = candidates.pop("drawn", 0)
-    candidates.pop("candidates", None)
-    fates = [("asked", int(counts.get("questions", 0))), *sorted(candidates.items(), key=lambda item: -item[1])]
-    return [{"fate": name, "count": int(n), "share": n / drawn if drawn else 0.0} for name, n in fates]
+    figures = counts["figures"]
+    drawn, unasked = figures["drawn"], sorted(figures["unasked"].items(), key=lambda item: -item[1])
+    fates = [("asked", figures["questions"]), *unasked]
+    return [{"fate": name, "count": n, "share": n / drawn if drawn else 0.0} for name, n in fates]
 
 
 def _audit(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if audit is None:
         return None
-    attackers = audit.get("attackers", [])
+    figures, attackers, checks = audit["figures"], audit["attackers"], audit["label_checks"]
     strongest = [row for row in attackers if row["attacker"] == "strongest"]
     views = {"options": "options alone", "question": "with the question"}
-    overall = [row for row in attackers if row["type"] == "all"]
-    checks = audit.get("label_checks", [])
-    exact = [row for row in checks if row["check"] == "exact" and row["type"] != "all"]
+    overall = [row for row in attackers if row["type"] == ALL]
+    exact = [row for row in checks if row["check"] == "exact" and row["type"] != ALL]
     return {
-        "blind": audit.get("blind", {}),
-        "overall": [_bar(views.get(r["view"], r["view"]), r) for r in strongest if r["type"] == "all"],
-        "by_type": [_bar(r["type"], r) for r in strongest if r["type"] != "all" and r["view"] == "question"],
+        "blind": figures["blind"],
+        "overall": [_bar(views.get(r["view"], r["view"]), r) for r in strongest if r["type"] == ALL],
+        "by_type": [_bar(r["type"], r) for r in strongest if r["type"] != ALL and r["view"] == "question"],
         "attackers": sorted(overall, key=lambda row: (row["view"], -row["accuracy"])),
-        "labels": [_bar(_CHECKS.get(r["check"], r["check"]), r) for r in checks if r["type"] == "all"],
+        "labels": [_bar(_CHECKS.get(r["check"], r["check"]), r) for r in checks if r["type"] == ALL],
         "exact": [_bar(row["type"], row) for row in exact],
-        "balance": audit.get("balance", {}),
-        "message": audit.get("message", ""),
+        "balance": figures["balance"],
     }
 
 
@@ -194,40 +208,29 @@ _CHECKS = {
 def _evaluation(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if scores is None:
         return None
-    runs = scores["runs"]
-    by_run = {(row["control"], row["group"]): row for row in runs}
-    controls = [c for c in dict.fromkeys(row["control"] for row in runs) if c != SCORE]
-    drawn = [c for c in controls if c in DRAWN_CONTROLS]
-    groups = [group for control, group in by_run if control == SCORE]
+    rows = {(row["run"], row["type"]): row for row in scores["by_type"]}
+    runs = list(dict.fromkeys(run for run, _ in rows))
+    marked = [run for run in runs if run in MARKED_CONTROLS]
     bars = [
         {
-            **_bar({OVERALL: "all", MEAN: "mean of types"}.get(group, group), by_run[SCORE, group]),
-            "marks": [
-                {"run": control, "value": by_run[control, group]["accuracy"]}
-                for control in drawn
-                if (control, group) in by_run
-            ],
+            **_bar("mean of types" if kind == MACRO else kind, row),
+            "marks": [{"run": control, "value": rows[control, kind]["accuracy"]} for control in marked],
         }
-        for group in groups
+        for (run, kind), row in rows.items()
+        if run == SCORE
     ]
-    gains = [
-        {"control": control, **{name: by_run[control, OVERALL].get(name) for name in _GAIN}}
-        for control in controls
-        if (control, OVERALL) in by_run
-    ]
+    figures = scores["figures"]
     return {
         "bars": bars,
-        "controls": drawn,
-        "gains": gains,
-        "overall": by_run[SCORE, OVERALL],
-        "questions": scores.get("questions", {}),
-        "quartets": scores.get("quartets", []),
-        "rotated": scores.get("rotated", []),
-        "letters": [row for row in scores.get("letters", []) if row["control"] == SCORE],
-        "calibration": scores.get("calibration_bins", []),
-        "calibration_error": (scores.get("calibration") or {}).get("error"),
-        "missing": scores.get("missing", []),
-        "chance": scores.get("accuracy", {}).get("chance", 0.25),
+        "controls": marked,
+        "gains": [rows[run, ALL] for run in runs if run != SCORE],
+        "overall": rows[SCORE, ALL],
+        "questions": figures["questions"],
+        "quartets": [row for row in scores["quartets"] if row["type"] == ALL],
+        "letters": [row for row in scores["letters"] if row["run"] == SCORE],
+        "calibration": scores["calibration"],
+        "calibration_error": figures.get("calibration_error"),
+        "chance": figures["chance"],
     }
 
 
@@ -258,7 +261,8 @@ def _failures(
             found += rows(stage, zip(bad["clip_id"], bad["reason"], strict=True))
     clips = (manifest or {}).get("clips", {})
     found += rows("cues", ((name, e["reason"]) for name, e in sorted(clips.items()) if e["status"] != "ok"))
-    found += rows("qa", sorted((counts or {}).get("clips_without_candidates", {}).items()))
-    found += rows("audit", ((r["clip_id"], r["reason"]) for r in (audit or {}).get("clips_not_checked", [])))
-    found += rows("evaluate", ((f"{r['questions']} questions", r["reason"]) for r in (scores or {}).get("missing", [])))
+    for stage, read, name in (("qa", counts, "clips_without_candidates"), ("audit", audit, "clips_not_checked")):
+        found += rows(stage, ((row["clip_id"], row["reason"]) for row in (read or {name: []})[name]))
+    missing = [row for row in (scores or {"reasons": []})["reasons"] if row["status"] == "missing"]
+    found += rows("evaluate", ((f"{row['questions']} questions", row["reason"]) for row in missing))
     return found

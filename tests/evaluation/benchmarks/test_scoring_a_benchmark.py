@@ -43,12 +43,15 @@ def test_vlm4d_with_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[s
     run_benchmark(params, root, "vlm4d", folder, tmp_path / "checkpoint", "real", workers=1)
     metrics = json.loads((root / "metrics/benchmarks/vlm4d-real.json").read_text())
     assert metrics["questions"] == {"asked": 9, "scored": 4, "unparsed": 0, "missing": 5}
-    reasons = {row["reason"].split(":")[0]: row["questions"] for row in metrics["missing"]}
+    table = pd.read_csv(root / "metrics/benchmarks/vlm4d-real/reasons.csv")
+    missing = table[table["status"] == "missing"]
+    reasons = dict(zip(missing["reason"].str.split(":").str[0], missing["questions"], strict=True))
     assert reasons.pop("answer 'purple' is the value of no option") == 1
     assert reasons.pop("no video") == 2
     assert list(reasons.values()) == [2]
     # Texts that are not the templates' are not rewritten.
-    assert {row["control"]: row["questions"] for row in metrics["left_out"]} == {"mirrored": 4}
+    left_out = table[table["status"] == "left_out"]
+    assert left_out[["run", "questions"]].to_numpy().tolist() == [["mirrored", 4]]
     predictions = pd.read_parquet(root / "data/predictions/vlm4d-real.parquet").set_index(["control", "qa_id"])
     columns = [f"logp_{letter}" for letter in "ABCD"]
     own, bare = (

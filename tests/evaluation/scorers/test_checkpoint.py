@@ -1,11 +1,11 @@
 """Scoring by a small checkpoint on hand-made clips, and by toy models that show what a control takes away."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -316,10 +316,9 @@ def test_the_stage_scores_a_checkpoint_with_its_controls(root: Path) -> None:
     run(params, root, workers=1)
     predictions = pd.read_parquet(root / "data/predictions/bench.parquet")
     assert predictions.groupby("control").size().to_dict() == {"score": 12, "blind": 12, "shuffled_geometry": 12}
-    files = [*(root / "metrics/plots").glob("*.json"), root / "metrics/eval.json"]
-    assert len(files) == 6
+    files = [*(root / "metrics/eval").glob("*.csv"), root / "metrics/eval.json"]
+    assert len(files) == 9
     first = {file: file.read_bytes() for file in files}
-    assert json.loads((root / "metrics/plots/accuracy_by_data_size.json").read_text())[0]["train_questions"] == 0
     run(params, root, workers=1)  # from the cache
     assert {file: file.read_bytes() for file in files} == first
     (root / "data/predictions/cache.sqlite").unlink()
@@ -367,32 +366,32 @@ def way_of_the_camera(row: int, inputs) -> str:
     return "left" if abs(moved) < 1e-3 else "forward" if moved > 0 else "backward"
 
 
-def accuracies(root: Path, choose) -> dict[str, dict[str, float]]:
+def figures(root: Path, choose) -> dict[str, Any]:
     questions = pd.read_parquet(root / "data/qa/train.parquet")
     toy = Toy(root, choose)
     controls = ("blind", "black_video", "first_frame", "zeroed_geometry", "shuffled_geometry", "no_question")
     options = Evaluate(bootstrap=100, controls=controls, rotations=True, cache=False)
     scorer = CheckpointScorer(toy, toy.store, questions, options, "toy", workers=1)
-    metrics, _, _ = evaluate(questions, scorer, options, root)
-    rows = {row["control"]: row for row in metrics["runs"] if row["group"] == "micro"}
-    assert all(row["asked"] == row["scored"] == len(questions) for row in rows.values())
-    return {"accuracy": metrics["accuracy"], **{name: row.get("gain") for name, row in rows.items()}}
+    metrics, _ = evaluate(questions, scorer, options, root)
+    rows = metrics.tables["by_type"].query("type == 'all'")
+    assert rows["asked"].tolist() == rows["scored"].tolist() == [len(questions)] * (len(controls) + 2)
+    return metrics.figures
 
 
 def test_a_model_of_text_alone_has_nothing_above_its_controls(tmp_path: Path) -> None:
-    found = accuracies(make_project(tmp_path, clips=4, rows=4), lambda row, inputs: "forward")
+    found = figures(make_project(tmp_path, clips=4, rows=4), lambda row, inputs: "forward")
     # Two clips of four go forward.
-    assert found["accuracy"]["micro"] == found["accuracy"]["rotated"] == 0.5
+    assert found["accuracy"] == found["control"]["rotated"] == 0.5
     for control in ("blind", "black_video", "first_frame", "zeroed_geometry", "shuffled_geometry"):
-        assert found[control] == 0, control
+        assert found["gain"][control] == 0, control
 
 
 def test_a_model_of_geometry_alone_collapses_without_it(tmp_path: Path) -> None:
     root = make_project(tmp_path, clips=2, rows=4)
-    found = accuracies(root, way_of_the_camera)
-    assert found["accuracy"]["micro"] == found["accuracy"]["rotated"] == 1
+    found = figures(root, way_of_the_camera)
+    assert found["accuracy"] == found["control"]["rotated"] == 1
     # Two clips lend each other their geometry, and they go opposite ways.
     for control in ("blind", "first_frame", "zeroed_geometry", "shuffled_geometry"):
-        assert (found["accuracy"][control], found[control]) == (0, 1), control
+        assert (found["control"][control], found["gain"][control]) == (0, 1), control
     for control in ("black_video", "no_question"):
-        assert found[control] == 0, control
+        assert found["gain"][control] == 0, control

@@ -178,7 +178,7 @@ def test_the_stage_with_a_server_keeps_the_key_out_of_all_files(
     metrics = json.loads((tmp_path / "metrics/eval.json").read_text())
     counts = metrics["questions"]
     assert counts["asked"] == 16 == counts["scored"] + counts["unparsed"] + counts["missing"]
-    assert "shuffled_geometry" not in metrics["accuracy"]
+    assert "shuffled_geometry" not in metrics["control"]
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY.encode() not in written
     assert KEY not in "".join(capsys.readouterr())

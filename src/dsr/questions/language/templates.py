@@ -284,6 +284,19 @@ def num_axes(signal: str) -> int:
     return 1 if signal in _SCALARS else 3
 
 
+def axis_words(question_type: str) -> list[dict[str, str]]:
+    """Words of a type's states for each axis, by their sign in `encode_states`; [] for a type without states.
+
+    >>> axis_words("rel_dis")
+    [{'-': 'shrinks', '0': 'stays about the same', '+': 'grows'}]
+    """
+    signal = question_type.split("_", 1)[-1]
+    if signal in _SCALARS:
+        return [{"-0+"[state + 1]: word for state, word in sorted(_SCALARS[signal].items())}]
+    axes = {"dir": _DIRECTIONS, "ori": _WAYS, "dir_pred": _WAYS}.get(signal, ())
+    return [{"-": negative, "0": "neither", "+": positive} for positive, negative in axes]
+
+
 def _axes_phrases(words: tuple[tuple[str, str], ...]) -> dict[tuple[int, ...], str]:
     """A phrase for each of the 26 directions, such as "in front, left and above"."""
     phrases = {}
