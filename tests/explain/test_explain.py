@@ -55,6 +55,8 @@ def test_the_text_names_targets_moments_thresholds_and_the_quartet(project: Path
     others = pool(project).query("quartet_id == @row.quartet_id and qa_id != @row.qa_id")
     assert len(others) == 3
     assert all(f"{other.answer}  {other.qa_id}" in text for other in others.itertuples())
+    for condition, _ in found.by_closeness()[:8]:
+        assert condition.what in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 140
 
 

@@ -41,6 +41,7 @@ VERSIONS = ("as they are", "ensemble", "fresh noise", "other noise", "exact trut
 WIDTH = 110
 _SUGGESTIONS = 5
 _CONDITIONS_SHOWN = 8
+_SIDES = {"above": "above", "below": "below", "equal": "equal to"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +60,10 @@ class Explanation:
     """Every version of the cues as a member."""
     origin: np.ndarray
     """[S] int, the kind of each version: an index into VERSIONS."""
-    viewer: int
-    """Entity of the scene; -1 for none."""
-    targets: Sequence[int]
+    roles: dict[str, int]
+    """`viewer` (where there is one), `a`, `b`, `c` -> entity of the scene."""
     frames: np.ndarray
     """[M] key moments."""
-    names: dict[str, str]
-    """`viewer`, `a`, `b`, `c` -> label."""
     confirms: np.ndarray
     """[S] bool, the versions on which the label comes out."""
 
@@ -92,15 +90,14 @@ class Explanation:
         }
 
     def by_closeness(self) -> list[tuple[Condition, int]]:
-        """Conditions that could have turned, the closest first, each with the ensemble member that came closest."""
+        """Conditions, the closest call first, each with the ensemble member that came closest to not meeting it."""
         members = np.flatnonzero(self.ensemble())
         found = []
         for condition in self.reading.conditions:
             own = members[:1] if condition.alone else members
-            margins = condition.margins[own]
-            if np.isfinite(margins).any():
-                worst = int(np.nanargmin(margins))
-                found.append((float(margins[worst]), condition, int(own[worst])))
+            # What a version does not know, it does not meet.
+            margins = np.where(np.isnan(condition.margins[own]), -np.inf, condition.margins[own])
+            found.append((margins.min(), condition, int(own[margins.argmin()])))
         return [(condition, member) for _, condition, member in sorted(found, key=lambda f: f[0])]
 
 
@@ -176,12 +173,10 @@ def explain_question(
     ):
         raise StageError(f"question {row['qa_id']} names a track or frame that its cues do not have: run qa again")
     viewer, targets = int(drawn.viewer[0]), [int(t) for t in drawn.targets[0, : form.num_targets]]
-    names = {"viewer": _name(scene, viewer)} if viewer >= 0 else {}
-    names |= {letter: _name(scene, t) for letter, t in zip("abc", targets, strict=False)}
-    reading, answer = _read(scene, form, drawn, names, qa)
+    roles = ({"viewer": viewer} if viewer >= 0 else {}) | dict(zip("abc", targets, strict=False))
+    reading, answer = _read(scene, form, drawn, _names(scene, roles), qa)
     confirms = confirmed_labels(scene, [row], qa)[0] == 1
-    frames = drawn.frames[0]
-    return Explanation(row, quartet, form, reading, answer, scene, origin, viewer, targets, frames, names, confirms)
+    return Explanation(row, quartet, form, reading, answer, scene, origin, roles, drawn.frames[0], confirms)
 
 
 def explanation_text(found: Explanation) -> str:
@@ -202,29 +197,31 @@ def explanation_text(found: Explanation) -> str:
     lines += ["", "Why the label holds: versions of the cues that give it (the ensemble is drawn again)"]
     lines += [f"  {name:12} {agree} of {of} agree" for name, (agree, of) in found.agreement().items()]
     conditions = found.by_closeness()
-    if conditions:
-        lines += ["", "Conditions, the closest call first (value on the cues, range over all versions, limit)"]
-        for condition, member in conditions[:_CONDITIONS_SHOWN]:
-            lines += _wrapped(f"{condition.margins[member]:+7.1%}  {condition.text()}", "  ", " " * 11)
-        if len(conditions) > _CONDITIONS_SHOWN:
-            lines.append(f"  and {len(conditions) - _CONDITIONS_SHOWN} that are farther from their limits")
+    lines += [
+        "",
+        "Conditions, the closest call first: margin there, value on the cues (over all versions), limit",
+    ]
+    for condition, member in conditions[:_CONDITIONS_SHOWN]:
+        lines += _wrapped(f"{_margin(condition, member):>7}  {condition.text()}", "  ", " " * 11)
+    if len(conditions) > _CONDITIONS_SHOWN:
+        lines.append(f"  and {len(conditions) - _CONDITIONS_SHOWN} that are farther from their limits")
     lines += ["", "Its quartet: the same options, each right once"]
     for other in found.quartet:
         lines += _wrapped(f"{other['answer']}  {other['qa_id']}: {_option_text(other)}", "  ", "     ")
-        lines += _wrapped(f"clip {other['videoID']}, signal {_short_signal(other)}", "     ", "     ")
     return "\n".join(lines)
 
 
 def closest_call(found: Explanation) -> str:
     """The condition that came closest to its limit, in one line."""
-    conditions = found.by_closeness()
-    if not conditions:
-        return "no condition could have turned"
-    condition, member = conditions[0]
-    sign = "above" if condition.side == "above" else "below"
+    condition, member = found.by_closeness()[0]
     key = f", {condition.key}" if condition.key else ""
-    value = condition.values[member]
-    return f"{condition.what} = {value:.3g}, {sign} {condition.limit:.3g}{key} ({condition.margins[member]:+.1%})"
+    value, limit = condition.values[member], condition.limit
+    return f"{condition.what} = {value:.3g}, {_SIDES[condition.side]} {limit:.3g}{key} ({_margin(condition, member)})"
+
+
+def _margin(condition: Condition, member: int) -> str:
+    margin = float(condition.margins[member])
+    return f"{margin:+.1%}" if np.isfinite(margin) else "holds" if margin > 0 else "fails"
 
 
 def _versions(cues: ClipCues, exact: ClipCues | None, qa: QA) -> tuple[Scene, np.ndarray]:
@@ -251,8 +248,21 @@ def as_drawn(row: dict[str, Any], form: Form) -> Drawn:
     return Drawn(np.array([int(row["viewpoint"]) + 1]), targets, frames)
 
 
+def _names(scene: Scene, roles: dict[str, int]) -> dict[str, str]:
+    """Names by role, such as "the dog", with the track's number where several of the roles have the same label."""
+    labels = [scene.labels[entity] for entity in roles.values()]
+    return {
+        role: _track(scene, entity) if entity > 0 and labels.count(scene.labels[entity]) > 1 else _name(scene, entity)
+        for role, entity in roles.items()
+    }
+
+
 def _name(scene: Scene, entity: int) -> str:
     return f"the {scene.labels[entity]}"
+
+
+def _track(scene: Scene, entity: int) -> str:
+    return _name(scene, entity) + (f" (track {entity - 1})" if entity > 0 else "")
 
 
 def _read(scene: Scene, form: Form, drawn: Drawn, names: dict[str, str], qa: QA) -> tuple[Reading, str]:
@@ -281,41 +291,26 @@ def _facts(found: Explanation) -> list[str]:
         "none": "none: nothing depends on whose eyes",
         "moving": "moving with {}",
         "fixed": "of {} at {:.2f} s",
-    }
-    who = found.names.get("viewer", "")
+    }[form.viewer]
+    at = times[form.stated]
+    if isinstance(form, Family) and form.at_end:
+        viewpoint, at = "of {} at {:.2f} s", times[-1]
+    viewer = found.roles.get("viewer")
+    who = "" if viewer is None else _track(found.scene, viewer)
     facts = {
         "clip": f"{row['videoID']}, block {row.get('block', '?')}",
-        "form": f"{form.signal.replace('_', ' ')}, {form.num_targets} target{'s' if form.num_targets > 1 else ''}",
-        "viewpoint": viewpoint[form.viewer].format(who, times[form.stated]),
-        "targets": ", ".join(_track(found, t) for t in found.targets),
+        "form": f"{row['form']}, {form.num_targets} target{'s' if form.num_targets > 1 else ''}",
+        "viewpoint": viewpoint.format(who, at),
+        "targets": ", ".join(_track(found.scene, entity) for role, entity in found.roles.items() if role != "viewer"),
         "moments": ", ".join(f"{t:.2f} s" for t in times) + f" (frames {', '.join(map(str, frames))})",
     }
-    if found.viewer > 0:
-        facts["viewer"] = _track(found, found.viewer)
     if form.signal == "dir_pred":
         facts["shown"] = f"the clip up to {times[1]:.2f} s; what follows is on {times[2]:.2f} s, which is not shown"
     return [line for name, fact in facts.items() for line in _wrapped(f"{name:10} {fact}", "  ", " " * 13)]
 
 
-def _track(found: Explanation, entity: int) -> str:
-    number = f" (track {entity - 1})" if entity > 0 else ""
-    return f"{_name(found.scene, entity)}{number}"
-
-
 def _option_text(row: dict[str, Any]) -> str:
     return bare(row["options"][LETTERS.index(row["answer"])])
-
-
-def _short_signal(row: dict[str, Any]) -> str:
-    values = np.asarray(row["signal"], float)
-    index = FORM_INDEX.get(row.get("form", ""))
-    if index is None or isinstance(FORMS[index], Family):
-        return f"answer {row['states']}"
-    width = {"dir": 3, "ori": 3, "dir_pred": 3, "spd_comp": 2}.get(FORMS[index].signal, 1)
-    moments = values.reshape(-1, width)
-    if width == 3:
-        moments = moments / np.linalg.norm(moments, axis=1, keepdims=True)
-    return ", ".join(" ".join(f"{v:+.2f}" if width == 3 else f"{v:.2f}" for v in moment) for moment in moments)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -131,7 +131,7 @@ def _draw_frames(
         frame = int(found.frames[moment])
         boxes = [
             Box.of(cues.boxes[entity - 1, frame], ROLES[role], _TAGS[role], corner)
-            for corner, (role, entity) in enumerate(_roles(found).items())
+            for corner, (role, entity) in enumerate(found.roles.items())
             if entity > 0 and np.isfinite(cues.boxes[entity - 1, frame]).all()
         ]
         draw_frame(axes, images[column] if images is not None else None, size, boxes)
@@ -142,18 +142,12 @@ def _draw_frames(
         )
 
 
-def _roles(found: Explanation) -> dict[str, int]:
-    """viewer, a, b, c -> entity."""
-    roles = {"viewer": found.viewer} if found.viewer >= 0 else {}
-    return roles | dict(zip("abc", found.targets, strict=False))
-
-
 def _draw_world(axes: "Axes", found: Explanation) -> None:
     form = found.form
     frames = [int(f) for f in found.frames]
     stated = frames[form.stated]
     paths = []
-    for role, entity in _roles(found).items():
+    for role, entity in found.roles.items():
         at: tuple[int, ...] = ()
         if role == "viewer" and form.needs_axes:
             at = (stated,) if form.viewer == "fixed" else tuple(frames)
@@ -161,7 +155,7 @@ def _draw_world(axes: "Axes", found: Explanation) -> None:
             at = tuple(frames)
         label = f"{_TAGS[role]}: {found.scene.labels[entity]}"
         paths.append(WorldPath(entity, label, ROLES[role], at))
-    if 0 not in _roles(found).values():
+    if 0 not in found.roles.values():
         paths.append(WorldPath(0, "camera", GREY))
     draw_top_down(axes, found.scene, paths, frames, _links(found, frames, stated))
     axes.set_anchor("NW")
@@ -171,12 +165,12 @@ def _draw_world(axes: "Axes", found: Explanation) -> None:
 
 def _links(found: Explanation, frames: list[int], stated: int) -> list[tuple[int, int, int, int]]:
     """Lines along which distances and directions are taken."""
-    form, targets = found.form, found.targets
+    form, roles = found.form, found.roles
     if form.signal not in ("dis", "dir"):
         return []
     if form.num_targets == 2:
-        return [(targets[0], f, targets[1], f) for f in frames]
-    return [(found.viewer, stated if form.viewer == "fixed" else f, targets[0], f) for f in frames]
+        return [(roles["a"], f, roles["b"], f) for f in frames]
+    return [(roles["viewer"], stated if form.viewer == "fixed" else f, roles["a"], f) for f in frames]
 
 
 def _draw_signal(figure: "Figure", cell: Any, found: Explanation) -> None:

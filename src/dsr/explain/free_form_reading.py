@@ -37,7 +37,7 @@ def read_family(form: Family, moments: Moments, names: dict[str, str], qa: QA) -
 def _panel(curves: Curves, names: dict[str, str]) -> Panel:
     times = curves.seconds[0]
     lines = [
-        Series(" and ".join(names[letter] for letter in role), role, times, values[0])
+        Series(curves.label or " and ".join(names[letter] for letter in role), role, times, values[0])
         for role, values in curves.lines.items()
     ]
     bands = [Band(times[0], times[-1], low, high) for low, high in curves.bands]
@@ -56,7 +56,7 @@ def _table(panels: Sequence[Panel]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the signals that are known at the times of the first one."""
     times = panels[0].series[0].times
     rows = [
-        [line.label, *(f"{v:.2f}" for v in line.values[:, 0]), panel.unit]
+        [line.label, *(f"{v:.{0 if panel.unit == 'degrees' else 2}f}" for v in line.values[:, 0]), panel.unit]
         for panel in panels
         for line in panel.series
         if np.array_equal(line.times, times)

@@ -46,6 +46,8 @@ class Curves:
     """[K, P] of their points."""
     lines: dict[str, np.ndarray]
     """[K, P, S] by whose it is: `a`, `b`, `c`, or two of them as in `ab`."""
+    label: str = ""
+    """Words for a line that is not simply a target's."""
     logarithmic: bool = False
     """True where ratios are compared: equal ratios are equal heights."""
     limits: Sequence[tuple[float, str]] = ()
@@ -176,7 +178,7 @@ def pairs_that_approach(m: Moments, qa: QA) -> Ruling:
     lines = {pair: gap for pair, (_, gap) in zip(("ab", "ac", "bc"), gaps, strict=True)}
     return Ruling(
         _come_closer(m, qa, gaps, lambda closer: sum(came << bit for bit, came in enumerate(closer)), apart),
-        lambda: [Curves("gap of two", DEPTHS, m.seconds, lines, logarithmic=True)],
+        lambda: [Curves("gaps of the three, two by two", DEPTHS, m.seconds, lines, logarithmic=True)],
     )
 
 
@@ -253,9 +255,8 @@ def count_reversals(m: Moments, qa: QA) -> Ruling:
     cases = [Case(count, [changes(count), in_front, *clear]) for count in range(4)]
     what, small = f"bearing of {m.names.targets[0]} to the left, from {m.names.viewer}", [(-limit, limit)]
     bearing_curve = Curves(what, "degrees", m.seconds, {"a": bearing})
-    step_curve = Curves(
-        f"change of that {what}", "degrees", _middles(m.seconds), {"a": steps}, bands=small, band_means="hardly any"
-    )
+    what = "change of bearing in a step"
+    step_curve = Curves(what, "degrees", _middles(m.seconds), {"a": steps}, bands=small, band_means="hardly any")
     return Ruling(cases, lambda: [bearing_curve, step_curve])
 
 
@@ -267,13 +268,14 @@ def side_after_turn(m: Moments, qa: QA, degrees: float) -> Ruling:
     far = Condition(f"distance at {end}", away, "above", qa.min_direction, "qa.min_direction", DEPTHS)
     cases = []
     for quarter, side in enumerate(("front", "left", "back", "right")):
-        off = np.abs((bearing[:, -1] - degrees - 90 * quarter + 180) % 360 - 180)
+        off = np.abs(_within_half_turn(bearing[:, -1] - degrees - 90 * quarter))
         cases.append(Case(quarter, [far, _angle(f"angle off the {side} after the turn at {end}", off, "below", limit)]))
 
     def curves() -> list[Curves]:
-        turned = np.unwrap(bearing, period=360, axis=1) - degrees
-        turned -= 360 * np.round(turned[:, -1:] / 360)
-        what = f"bearing of {m.names.targets[0]} to the left after such a turn, from {m.names.viewer}"
+        first = _within_half_turn(bearing[..., :1] - degrees)
+        # Versions on the two sides of the back are near one another.
+        turned = first + _within_half_turn(bearing - degrees - first)
+        what = f"bearing of {m.names.targets[0]} to the left if it had turned, from {m.names.viewer}"
         sides = [(90 * quarter - limit, 90 * quarter + limit) for quarter in range(-2, 3)]
         means = "clearly on a side: front 0, left 90, back 180, right -90"
         return [Curves(what, "degrees", m.seconds, {"a": turned}, bands=sides, band_means=means)]
@@ -418,9 +420,11 @@ def _side_of_the_other(m: Moments) -> tuple[np.ndarray, Callable[[int], Conditio
     bearings, in_front = m.bearings()
     limit, names = 3, m.names
     gap = np.rad2deg(bearings[0] - bearings[1])
-    changes, clear = _sign_changes(gap, limit, "difference of bearings", "changes of sides")
+    label = "difference of bearings"
+    changes, clear = _sign_changes(gap, limit, label, "changes of sides")
     what = f"how far {names.targets[0]} is to the left of {names.targets[1]}, from {names.viewer}"
-    curves = Curves(what, "degrees", m.seconds, {"a": gap}, bands=[(-limit, limit)], band_means="neither side")
+    band = [(-limit, limit)]
+    curves = Curves(what, "degrees", m.seconds, {"a": gap}, label, bands=band, band_means="neither side")
     return gap, changes, [in_front, *clear], curves
 
 
@@ -454,6 +458,11 @@ def _signed_angles(before: np.ndarray, after: np.ndarray, up: np.ndarray) -> np.
     sine = dot(cross(before, after), up)
     before, after = (v - dot(v, up)[..., None, :] * up for v in (before, after))
     return np.rad2deg(np.arctan2(sine, dot(before, after)))
+
+
+def _within_half_turn(degrees: np.ndarray) -> np.ndarray:
+    """The same angles from -180 to 180."""
+    return (degrees + 180) % 360 - 180
 
 
 def _middles(seconds: np.ndarray) -> np.ndarray:
