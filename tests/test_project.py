@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import dsr
+from dsr import project
 
 SOURCE = Path(dsr.__file__).parent
 FLOW = re.compile(r"\b(data|metrics|models|configs)/\w|\bparams\.yaml$")
@@ -31,3 +32,24 @@ def test_no_other_module_spells_a_file_of_the_flow() -> None:
         if (paths := [text for text in literals(module) if FLOW.search(text)])
     }
     assert {name: paths for name, paths in found.items() if name not in EXCEPTIONS} == {}
+
+
+def test_weights_are_found_from_the_copy_in_which_an_experiment_runs(tmp_path: Path) -> None:
+    copy = tmp_path / ".dvc/tmp/exps/tmp123"
+    copy.mkdir(parents=True)
+    weights = tmp_path / project.WEIGHTS / "pi3"
+    assert project.locate(copy, project.WEIGHTS / "pi3") == copy / project.WEIGHTS / "pi3"
+    weights.mkdir(parents=True)
+    assert project.locate(copy, project.WEIGHTS / "pi3") == weights
+    assert project.locate(tmp_path, project.WEIGHTS / "pi3") == weights
+    assert project.locate(tmp_path / "elsewhere", project.WEIGHTS / "pi3") == tmp_path / "elsewhere/models/weights/pi3"
+    # What the copy has itself is its own.
+    (copy / project.WEIGHTS / "pi3").mkdir(parents=True)
+    assert project.locate(copy, project.WEIGHTS / "pi3") == copy / project.WEIGHTS / "pi3"
+
+
+def test_weights_are_found_for_a_project_in_a_folder_of_its_repository(tmp_path: Path) -> None:
+    copy = tmp_path / "dsr/.dvc/tmp/exps/tmp123/dsr"
+    copy.mkdir(parents=True)
+    (tmp_path / "dsr" / project.WEIGHTS).mkdir(parents=True)
+    assert project.locate(copy, project.WEIGHTS) == tmp_path / "dsr" / project.WEIGHTS

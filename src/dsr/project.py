@@ -40,3 +40,13 @@ TRAIN_METRICS = METRICS / "train"
 EVAL_METRICS = METRICS / "eval.json"
 BENCHMARK_METRICS = METRICS / "benchmarks"
 REPORT = METRICS / "report.html"
+
+
+def locate(root: Path, path: Path | str) -> Path:
+    """Path of what git and DVC do not keep, such as weights: in the project folder, or, where that is a copy in which
+    DVC runs an experiment, in the one that it is a copy of."""
+    place = root / path
+    for folder in () if place.exists() else root.resolve().parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps") and (original := folder.parents[2] / path).exists():
+            return original
+    return place

@@ -27,7 +27,7 @@ from dsr import project
 from dsr.console import StageError
 from dsr.examples.collate import Collator
 from dsr.examples.records import ClipStore, load_examples
-from dsr.files import write_json, write_parquet
+from dsr.files import write_bytes, write_json, write_parquet
 from dsr.model import load_model, presets
 from dsr.model.chat import option_log_probs
 from dsr.params import GSM, Params, Train
@@ -147,11 +147,21 @@ def test_the_key_holds_what_a_run_depends_on(trained: Path, tmp_path: Path, monk
     with monkeypatch.context() as context:
         context.setenv("WORLD_SIZE", "2")
         assert key != train.run_key(SMALL, trained)
+    with monkeypatch.context() as context:
+        context.setattr(train, "code_hash", lambda module: f"another {module}")
+        assert key != train.run_key(SMALL, trained)
     zero = replace(SMALL, train=replace(SMALL.train, deepspeed="zero2"))
     keys = {train.run_key(zero, tmp_path)}
     for stage in (2, 3):
         write_json(tmp_path / "configs/deepspeed/zero2.json", {"zero_optimization": {"stage": stage}})
         keys.add(train.run_key(zero, tmp_path))
+    assert len(keys) == 3
+    folder = tmp_path / "models/weights/Qwen"
+    begun = replace(SMALL, model=replace(SMALL.model, backbone="models/weights/Qwen"))
+    keys = {train.run_key(begun, tmp_path)}
+    for weights in (b"a", b"ab"):
+        write_bytes(folder / "model.safetensors", weights)
+        keys.add(train.run_key(begun, tmp_path))
     assert len(keys) == 3
     table = pd.read_parquet(tmp_path / "data/qa/train.parquet")
     write_parquet(tmp_path / "data/qa/train.parquet", table.iloc[:-1])

@@ -23,6 +23,7 @@ from dsr.cues.backends import Backend, ClipFailure, Decoded, DecodingBackend
 from dsr.cues.clips import Clip, read_clips
 from dsr.cues.store import ManifestEntry
 from dsr.params import Cues, Params
+from dsr.source import code_hash
 from dsr.workers import Failure, map_isolated, reason
 
 BACKENDS = {
@@ -118,9 +119,10 @@ def _plan(
 ) -> tuple[dict[str, ManifestEntry], list[_Task]]:
     """Entries, by clip id, of the clips that are current or cannot be made, and the clips to make."""
     entries, tasks = {}, []
+    code = code_hash(type(backend).__module__)
     for clip in console.track(clips, "cues: checking", len(clips)):
         try:
-            identity = {"backend": name, **backend.identity(clip)}
+            identity = {"backend": name, "code": code, **backend.identity(clip)}
         except (OSError, ValueError) as error:
             entries[clip.clip_id] = _failed(reason(error), root)
             continue

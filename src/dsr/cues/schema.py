@@ -71,7 +71,7 @@ class ClipCues:
     mask_offsets: np.ndarray
     """[N * T + 1] int64, mask k is mask_rle[offsets[k]:offsets[k + 1]]; empty where there is no mask."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """clip_id, sha256, width, height, key, identity (backend, its version, parameters and file hashes), num_tracks,
+    """clip_id, sha256, width, height, key, identity (backend, hashes of its code and files, parameters), num_tracks,
     num_agents, schema_version; filled by the store. `left_out`: detections for which the backend had no room."""
 
     def __post_init__(self) -> None:

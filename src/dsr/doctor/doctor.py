@@ -130,9 +130,10 @@ def _show_weights(root: Path, needed: Sequence[Weight]) -> list[str]:
     console.console.print("[italic]weights[/]")
     lacking = []
     for weight in dict.fromkeys([*PUBLISHED_WEIGHTS, *needed]):
-        absent = missing_files(root / weight.path)
+        path = project.locate(root, weight.path)
+        absent = missing_files(path)
         state = "found" if not absent else "missing"
-        if absent and (root / weight.path).is_dir():
+        if absent and path.is_dir():
             state = f"incomplete, without {', '.join(absent[:3])}{' …' if len(absent) > 3 else ''}"
         use = "needed now" if weight in needed else f"for {weight.needed_for}"
         lines = f"  {weight.path}: {state}\n    {weight.name}, {use}, from {weight.published}"

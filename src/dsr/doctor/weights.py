@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dsr import console
+from dsr import console, project
 from dsr.doctor.doctor import needed_weights
 from dsr.files import sha256_file
 from dsr.params import Params
@@ -27,14 +27,14 @@ def run(params: Params, root: Path, check: bool = False) -> None:
             lines.append(f"{weight.size:,} bytes{of}, sha256 {weight.sha256}")
         # Lines, not a table: what a narrow terminal cuts off cannot be looked up.
         console.console.print("\n  ".join(lines), markup=False, highlight=False)
-    missing = [weight for weight in needed if missing_files(root / weight.path)]
+    missing = [weight for weight in needed if missing_files(project.locate(root, weight.path))]
     if missing:
         console.warn(f"{len(missing)} of the {len(needed)} checkpoints that the parameters need are missing")
 
 
 def state(weight: Weight, root: Path, check: bool = False) -> str:
     """`found`, or what is wrong with it, in a few words."""
-    path, main = root / weight.path, root / weight.main_file
+    path, main = project.locate(root, weight.path), project.locate(root, weight.main_file)
     absent = missing_files(path)
     if absent:
         more = " …" if len(absent) > 3 else ""

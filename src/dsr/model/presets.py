@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
+from dsr import project
 from dsr.console import StageError, num_workers
 from dsr.mcq import INSTRUCTION, LETTERS, SYSTEM
 from dsr.model.chat import letter_ids
@@ -217,7 +218,8 @@ def make_model(
     """The model that training starts from, seeded by `model.seed`, and its processor."""
     torch.manual_seed(params.seed)
     if params.backbone:
-        return backbone(root / params.backbone, gsm, params.max_pixels, dtype, root / params.pi3)
+        folder, pi3 = project.locate(root, params.backbone), project.locate(root, params.pi3)
+        return backbone(folder, gsm, params.max_pixels, dtype, pi3)
     model, processor = tiny(gsm, texts, params.max_pixels)
     for parameter in model.parameters():  # not the buffers, which RoPE needs exact
         parameter.data = parameter.data.to(dtype)

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+import transformers
 from dvclive import Live
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from dsr.model.chat import ANSWER_TOKENS
 from dsr.model.presets import make_model, share_cores
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGeneration
 from dsr.params import PRESETS, Params, Train
+from dsr.source import code_hash
 from dsr.training.curriculum import PLAINNESS, SHARPNESS, Curriculum, option_scores, state_scores
 from dsr.training.launch import (
     deepspeed_config,
@@ -50,6 +52,7 @@ from dsr.training.launch import (
 )
 from dsr.training.lora import MARK, add_adapters, merge_adapters
 from dsr.training.progress import ACCURACIES, COMPLETE, Meter, ProgressCallback, duration, memory_gib
+from dsr.weights import HASHES, fingerprint
 
 GEOMETRY = "merger and geometry"
 """Name of their parameter groups."""
@@ -130,13 +133,19 @@ def sample_questions(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame
 
 
 def run_key(params: Params, root: Path) -> str:
-    """Hash of what a run depends on: questions, cues, clips, parameters, and how many processes share a step."""
+    """Hash of what a run depends on: questions, cues, clips, weights, parameters, code, and how many share a step."""
     files = [project.TRAIN, project.CUES_MANIFEST, project.CATALOG]
     if params.train.deepspeed:
         files.append(project.DEEPSPEED / f"{params.train.deepspeed}.json")
     sections = {name: dataclasses.asdict(getattr(params, name)) for name in ("gsm", "model", "train")}
     hashes = {str(file): sha256_file(root / file) for file in files if (root / file).is_file()}
-    return sha256_json({"params": sections, "files": hashes, "processes": world_size()})[:16]
+    paths = [params.model.backbone, *([params.model.pi3] if "pi3" in params.gsm.encoders else [])]
+    places = [project.locate(root, path) for path in paths if params.model.backbone]
+    known = project.locate(root, project.WEIGHTS) / HASHES
+    weights = [fingerprint(place, known if known.parent.is_dir() else None) for place in places if place.exists()]
+    code = [code_hash(__name__), torch.__version__, transformers.__version__]
+    depends = {"params": sections, "files": hashes, "weights": weights, "code": code, "processes": world_size()}
+    return sha256_json(depends)[:16]
 
 
 def make_curriculum(examples: Sequence[Example], train: Train) -> Curriculum:

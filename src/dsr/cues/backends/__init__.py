@@ -41,8 +41,8 @@ class Backend(ABC):
 
     @abstractmethod
     def identity(self, clip: Clip) -> dict[str, Any]:
-        """JSON of everything that the clip's cues depend on besides its row and video: the version of the
-        algorithm, the parameters that it uses, the hashes of weights and of the clip's own files.
+        """JSON of everything that the clip's cues depend on besides its row, its video and the code: the
+        parameters that it uses, the hashes of weights and of the clip's own files.
 
         Raises:
             ClipFailure: a file is missing.

@@ -20,9 +20,6 @@ from dsr.cues.schema import ClipCues, nan_where_unknown, no_masks
 from dsr.files import sha256_file
 from dsr.params import Cues
 
-VERSION = 1
-"""Raise it when the same annotation gives other cues: every clip is then made again."""
-
 
 class Backend(backends.Backend):
     """Reads `Clip.annotation` and the depth maps beside it."""
@@ -37,7 +34,6 @@ class Backend(backends.Backend):
         if not path.is_file():
             raise ClipFailure(f"{path}: no such annotation file")
         return {
-            "version": VERSION,
             "params": {"num_frames": self.num_frames, "point_map_size": list(self.point_map_size)},
             "files": {
                 "annotation": sha256_file(path),

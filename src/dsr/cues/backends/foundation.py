@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from dsr import console
+from dsr import console, project
 from dsr.clips.video import probe, read_frames
 from dsr.console import StageError
 from dsr.cues.backends import ClipFailure, Decoded, DecodingBackend, cue_frames
@@ -35,8 +35,6 @@ from dsr.perception.tracks import Detection, Track, TrackingResult, Word, box_of
 from dsr.weights import HASHES, fingerprint, foundation_weights, missing_files
 from dsr.workers import ended_after, slot
 
-VERSION = 1
-"""Raise it when the same clip, parameters and weights give other cues: every clip is then made again."""
 PACKAGES = {"groundingdino": "groundingdino-py", "sam2": "sam2", "torch": "torch", "torchvision": "torchvision"}
 """Module -> package of the extra `perception`."""
 NOT_CUES = ("weights", "device", "batch_size", "decoders", "timeout")
@@ -76,7 +74,7 @@ class Backend(DecodingBackend):
             raise StageError(
                 f"cues.backend foundation needs {', '.join(absent)}: pip install -c constraints.txt '.[perception]'"
             )
-        self.weights = root / self.options.weights
+        self.weights = project.locate(root, self.options.weights)
         if self.options.preset == "tiny":
             console.warn(
                 "cues.foundation.preset is tiny: small models with random weights. They see nothing: the cues, and all "
@@ -86,7 +84,7 @@ class Backend(DecodingBackend):
         lacking = [
             f"{weight.path} ({weight.name}, from {weight.published})"
             for weight in foundation_weights(self.options.weights).values()
-            if missing_files(root / weight.path)
+            if missing_files(project.locate(root, weight.path))
         ]
         if lacking:
             raise StageError(
@@ -106,7 +104,6 @@ class Backend(DecodingBackend):
         if self.options.preset == "published":
             del options["seed"]
         return {
-            "version": VERSION,
             "params": {
                 "num_frames": self.params.num_frames,
                 "point_map_size": list(self.params.point_map_size),

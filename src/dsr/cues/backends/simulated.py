@@ -35,8 +35,6 @@ from dsr.geometry.frames import rotations_from_vectors
 from dsr.params import CueNoise, Cues
 from dsr.simulator.truth import Truth, read_truth
 
-VERSION = 1
-"""Raise it when the same truth and parameters give other cues: every clip is then made again."""
 VISIBLE_FRACTION = 0.1
 FAR = 60.0
 """Metres; trajectory-only worlds have no ground beyond it, as rendered ones."""
@@ -65,7 +63,6 @@ class Backend(backends.Backend):
         if not clip.truth.is_file():
             raise ClipFailure(f"{clip.truth}: no such truth file")
         return {
-            "version": VERSION,
             "params": {
                 "num_frames": self.num_frames,
                 "point_map_size": list(self.point_map_size),

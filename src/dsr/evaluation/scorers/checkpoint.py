@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 import transformers
 
-import dsr
 from dsr import console
 from dsr.clips.video import VideoError
 from dsr.cues.schema import CuesError
@@ -30,12 +29,8 @@ from dsr.model.chat import letter_ids, option_log_probs
 from dsr.model.presets import share_cores
 from dsr.params import Evaluate
 from dsr.questions.language.transforms import ClipFacts
+from dsr.source import code_hash
 
-_CODE = (
-    *("cues/schema.py", "model", "examples"),
-    *("evaluation/controls.py", "evaluation/scorers/checkpoint.py"),
-)
-"""What computes a checkpoint's answers, below src/dsr/."""
 _DECIMALS = 4
 """Of a log-probability: what a batch's composition changes is smaller."""
 
@@ -53,7 +48,12 @@ def load_scorer(
     """
     model, processor = load_model(checkpoint)
     share_cores(model, workers)
-    identity = sha256_json({"checkpoint": folder_hash(checkpoint), "code": code_hash()})
+    identity = sha256_json(
+        {
+            "checkpoint": folder_hash(checkpoint),
+            "code": [code_hash(__name__), torch.__version__, transformers.__version__],
+        }
+    )
     return CheckpointScorer(model, store_of(processor), questions, options, identity, workers)
 
 
@@ -197,15 +197,3 @@ class CheckpointScorer:
 def folder_hash(folder: Path) -> str:
     """Of a folder's files, by name and content."""
     return sha256_json({file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()})
-
-
-def code_hash() -> str:
-    """Of the code that computes answers: a prediction made by other code is not one of this model's."""
-    source = Path(dsr.__file__).parent
-    files = [
-        file
-        for part in _CODE
-        for file in ([source / part] if part.endswith(".py") else (source / part).glob("**/*.py"))
-    ]
-    hashes = {str(file.relative_to(source)): sha256_file(file) for file in sorted(files)}
-    return sha256_json([hashes, torch.__version__, transformers.__version__])

@@ -34,6 +34,7 @@ from dsr.files import sha256_json
 from dsr.mcq import FRAMES, Question, prompt
 from dsr.params import Endpoint
 from dsr.questions.language.transforms import ClipFacts
+from dsr.source import code_hash
 
 _TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE = 60.0
@@ -53,9 +54,7 @@ class EndpointScorer:
             if problems[clip]
         }
         decides = ("url", "model", "num_frames", "max_pixels", "jpeg_quality", "max_tokens")
-        self.identity = sha256_json(
-            ["endpoint", FRAMES, prompt("", ()), *(getattr(endpoint, name) for name in decides)]
-        )
+        self.identity = sha256_json([code_hash(__name__), *(getattr(endpoint, name) for name in decides)])
         self.notes: list[str] = []
         self._hashes: dict[str, str] = {}
 
