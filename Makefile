@@ -41,4 +41,6 @@ $(VENV)/.default: pyproject.toml constraints.txt | $(VENV)/bin/uv
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/uv
 	$(INSTALL) --editable '.[all,dev]'
+# DeepSpeed brings a command `dsr` too, which may have been written over ours.
+	$(INSTALL) --no-deps --reinstall-package dsr --editable .
 	touch $@
