@@ -39,14 +39,14 @@ class Mention:
     adjectives: tuple[str, ...] = ()
     modifiers: tuple[str, ...] = ()
     definite: bool = False
-    """Whether "the" or the like comes before it: it may have been named already."""
+    """True after "the" or the like: it may have been named already."""
     depicted: bool = False
     """"A statue of a lion": there is no lion."""
 
 
 @dataclass
 class Reading:
-    """What a caption says, in its order."""
+    """Mentions and verbs of a caption, in its order."""
 
     mentions: list[Mention] = field(default_factory=list)
     verbs: list[tuple[int, Verb]] = field(default_factory=list)
@@ -132,15 +132,15 @@ class _Reader:
         return 0, None
 
     def _is_phrase(self, noun: Noun, phrase: list[str]) -> bool:
-        """Whether a compound is no name here, but a subject and its verb ("the car parks") or an adjective and
-        a noun ("young girl", "wooden horse")."""
+        """Tell a name from a subject and its verb ("the car parks") or an adjective and a noun ("young girl",
+        "wooden horse")."""
         if set("CX") & set(self.lexicon.letters(phrase[0])) and set("PN") & noun.letters:
             return True
         verb = self.lexicon.verb(phrase[-1])
         return noun.plural and verb is not None and verb.form == "s" and "N" in noun.letters
 
     def _is_verb(self, i: int, verb: Verb, noun: Noun) -> bool:
-        """Whether a word that may be a noun or a verb is a verb here."""
+        """Decide if a word that may be a noun or a verb is a verb here."""
         if self.verb_due:
             return True
         before = self.phrase.nouns[-1] if self.phrase.nouns else self.subject
@@ -162,7 +162,7 @@ class _Reader:
         return i < len(self.words) and self.words[i] in DETERMINERS
 
     def _is_adjective(self, i: int, word: str, noun: Noun, after_verb: bool) -> bool:
-        """Whether a noun that may also be an adjective or adverb is one here: a colour or size before another noun
+        """Decide if a noun that may also be an adjective or adverb is one here: a colour or size before another noun
         or where it can be no thing, "round" and "straight" after a verb."""
         letters = self.lexicon.letters(word)
         if after_verb and "J" in letters and not noun.plural and not self.lexicon.is_everyday(word):

@@ -1,4 +1,4 @@
-"""What curation finds out about a clip."""
+"""Result of curating a clip."""
 
 from dataclasses import dataclass, field
 
@@ -14,4 +14,4 @@ class Curated:
     dynamic: bool = False
     category: str = ""
     reason: str = ""
-    """Why the clip is dropped, `kind: detail`; empty for one that is kept."""
+    """Reason for dropping the clip, `kind: detail`; empty for one that is kept."""

@@ -1,4 +1,4 @@
-"""What kind of thing a word names: WordNet's first senses (lexicon_build.py), corrected by lexicon/everyday.txt."""
+"""Kinds of things that words name: WordNet's first senses (lexicon_build.py), corrected by lexicon/everyday.txt."""
 
 import gzip
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Lexicon:
     """Words by their letters; the letters are explained in lexicon_build.py and lexicon/everyday.txt."""
 
     def __init__(self, letters: dict[str, str], irregular: dict[str, dict[str, str]], everyday: frozenset[str]) -> None:
-        """As read from the folder.
+        """Take over what `english` has read.
 
         Args:
             letters: letters of each word or compound, lower case.
@@ -49,7 +49,7 @@ class Lexicon:
         return self._letters.get(text, "")
 
     def is_everyday(self, text: str) -> bool:
-        """Whether everyday.txt has the word."""
+        """True for a word of everyday.txt."""
         return text in self._everyday
 
     def noun(self, text: str) -> Noun | None:
@@ -69,7 +69,7 @@ class Lexicon:
         return None
 
     def knows(self, word: str) -> bool:
-        """Whether this is an English word at all."""
+        """True for an English word."""
         return bool(self._letters.get(word) or self.noun(word) or self.verb(word))
 
     def _singulars(self, text: str) -> list[tuple[str, bool]]:

@@ -80,7 +80,7 @@ def run_benchmark(
 def make_scorer(
     questions: pd.DataFrame, options: Evaluate, root: Path, checkpoint: Path, workers: int, folder: Path | None = None
 ) -> Scorer:
-    """What answers the questions, by `evaluate.mode`.
+    """Make the scorer that `evaluate.mode` names.
 
     Args:
         folder: of a published benchmark, whose videos are named by the column `file`; None: the catalogue's clips.

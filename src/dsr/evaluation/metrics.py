@@ -49,7 +49,7 @@ class Metrics:
     figures: dict[str, Any]
     """Few scalars, the content of metrics/eval.json: what `dvc metrics diff` compares."""
     tables: dict[str, pd.DataFrame]
-    """What is behind them, each a CSV file of metrics/eval/: `by_type`, `by_group` and `quartets` with the columns of
+    """Tables behind them, each a CSV file of metrics/eval/: `by_type`, `by_group` and `quartets` with the columns of
     `breakdown`; `letters`, `calibration` and `reasons` with those of the functions of these names."""
 
 
@@ -250,8 +250,8 @@ def _with_rotated(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def letters(predictions: pd.DataFrame) -> pd.DataFrame:
-    """How often each letter is the answer and how often it is predicted, over the questions scored: run, letter,
-    answers, predictions."""
+    """Counts of each letter as answer and as prediction, over the questions scored: run, letter, answers,
+    predictions."""
     rows = []
     for name, run in predictions[predictions["control"] != ROTATED].groupby("control", sort=False):
         scored = run[run["status"] == "scored"]
@@ -286,7 +286,7 @@ def calibration_error(bins: pd.DataFrame) -> float:
 
 
 def reasons(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Why questions are missing (from every run alike) or left out of a control: run, status, reason, questions."""
+    """Reasons for which questions are missing (from every run alike) or left out of a control, with their number."""
     lost = predictions[
         ((predictions["control"] == SCORE) & (predictions["status"] == "missing"))
         | (predictions["status"] == "left_out") & (predictions["control"] != ROTATED)

@@ -1,4 +1,4 @@
-"""What there is to report: the pipeline's tables and metrics, read as far as they exist.
+"""Contents of the report: the pipeline's tables and metrics, read as far as they exist.
 
 A section is None where its files are missing, and the reader is told so; a file that cannot be used is named and does
 not keep the others from being shown.
@@ -20,7 +20,7 @@ from dsr.files import metrics_table
 from dsr.mcq import TYPES
 
 MOST_ROWS = 200
-"""Of a table of failures; the rest is counted."""
+"""Rows shown of the table of failures; the rest is counted."""
 MARKED_CONTROLS = ("blind", "shuffled_geometry", "no_question", "first_frame")
 """Controls that are marked on the chart, a shape each; the table has them all."""
 _READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
@@ -114,7 +114,7 @@ def _clips(
 ) -> dict[str, Any] | None:
     if catalog is None:
         return None
-    found: dict[str, Any] = {"stages": [], "reasons": []}
+    found: dict[str, Any] = {"stages": []}
     found["stages"].append(("catalogued", len(catalog), int((catalog["status"] == "ok").sum())))
     good = catalog[catalog["status"] == "ok"]
     found["seconds"] = float((good["end"] - good["start"]).sum())
@@ -169,7 +169,7 @@ def _questions(
 
 
 def _fates(counts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """What became of the drawn candidates, the most frequent first."""
+    """Fates of the drawn candidates, the most frequent first."""
     if counts is None:
         return []
     figures = counts["figures"]

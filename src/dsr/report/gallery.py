@@ -33,7 +33,7 @@ class Card:
     picture: str
     """A JPEG as a data URL; "" where the question could not be explained."""
     explanation: str
-    """Of the answer, or why there is none."""
+    """How the answer comes about, or why there is no explanation."""
 
     @property
     def marked(self) -> list[tuple[str, bool, bool]]:

@@ -4,6 +4,7 @@ Letters: P proposals, F frames. A path is a position on the ground plane, a heig
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -44,41 +45,16 @@ def propose(
         leader: [F, 3] the path that `chase` follows.
         reach: radius in metres of the disc in which a path begins.
     """
-    slow, fast = kind.speed
     start = _in_disc(rng, count, reach)
     towards = np.arctan2(-start[:, 1], -start[:, 0]) + rng.normal(0, 0.7, count)
-    still = np.zeros((count, len(times)))
-    match motion:
-        case "chase" if leader is not None:
-            return _chase(leader, times, count, rng)
-        case "wander" | "chase":
-            speed = _profile(rng, times, rng.choice([0.0, slow, fast], (count, _knots(times)), p=[0.25, 0.3, 0.45]))
-            turn = _profile(rng, times, rng.choice([0.0, 1.0, -1.0], (count, _knots(times)), p=[0.4, 0.3, 0.3]) * 1.4)
-        case "slide":
-            speed = _profile(rng, times, rng.choice([0.0, slow, fast], (count, _knots(times)), p=[0.35, 0.25, 0.4]))
-            turn = _profile(rng, times, rng.normal(0, 0.5, (count, _knots(times))))
-        case "cross":
-            speed = _profile(rng, times, rng.uniform(slow, fast, (count, _knots(times))))
-            turn = still + rng.normal(0, 0.1, (count, 1))
-        case "circle":
-            speed = _profile(rng, times, rng.uniform(0.6 * fast, fast, (count, _knots(times))))
-            turn = speed / rng.uniform(1.0, 2.4, (count, 1)) * rng.choice([-1.0, 1.0], (count, 1))
-        case "roll" | "bounce":
-            speed = rng.uniform(slow, fast, (count, 1)) * np.exp(-rng.uniform(0, 0.45, (count, 1)) * times)
-            turn = still
-        case "float":
-            speed = _profile(rng, times, rng.uniform(0, fast, (count, _knots(times))))
-            turn = _profile(rng, times, rng.normal(0, 0.8, (count, _knots(times))))
-        case "stand":
-            speed = still
-            turn = _profile(rng, times, rng.choice([0.0, 1.2, -1.2], (count, _knots(times)), p=[0.5, 0.25, 0.25]))
-        case _:
-            speed = turn = still
+    if motion == "chase" and leader is not None:
+        return _chase(leader, times, count, rng)
+    speed, turn = _steering(motion, kind.speed, times, count, rng)
     step = np.diff(times, prepend=times[0])
     heading = towards[:, None] + np.cumsum(turn * step, axis=1)
     travelled = np.stack([np.cos(heading), np.sin(heading)], axis=-1) * (speed * step)[..., None]
     ground = start[:, None] + np.cumsum(travelled, axis=1)
-    height = still
+    height = np.zeros(heading.shape)
     if motion == "bounce":
         height = _bounces(times, rng.uniform(0.8, 1.8, (count, 1)), rng.uniform(0, 1, (count, 1)))
     elif motion == "float":
@@ -86,8 +62,37 @@ def propose(
         height = 1.5 + rng.uniform(0.3, 1.1, (count, 1)) * np.sin(wave)
     place = np.concatenate([ground, height[..., None]], axis=-1)
     # What slides or floats keeps its own side to the front; a facing agent drives where it looks.
-    yaw = heading if kind.is_agent else rng.uniform(-np.pi, np.pi, (count, 1)) + still
+    yaw = heading if kind.is_agent else rng.uniform(-np.pi, np.pi, (count, 1)) + np.zeros(heading.shape)
     return Paths(place, yaw)
+
+
+def _steering(
+    motion: str, speeds: tuple[float, float], times: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Speed, metres a second, and turn rate, radians a second, [P, F] each."""
+    slow, fast = speeds
+    knots = count, _knots(times)
+    smooth = partial(_profile, rng, times)
+    still = np.zeros((count, len(times)))
+    match motion:
+        case "wander" | "chase":
+            speed = smooth(rng.choice([0.0, slow, fast], knots, p=[0.25, 0.3, 0.45]))
+            return speed, smooth(rng.choice([0.0, 1.0, -1.0], knots, p=[0.4, 0.3, 0.3]) * 1.4)
+        case "slide":
+            speed = smooth(rng.choice([0.0, slow, fast], knots, p=[0.35, 0.25, 0.4]))
+            return speed, smooth(rng.normal(0, 0.5, knots))
+        case "cross":
+            return smooth(rng.uniform(slow, fast, knots)), still + rng.normal(0, 0.1, (count, 1))
+        case "circle":
+            speed = smooth(rng.uniform(0.6 * fast, fast, knots))
+            return speed, speed / rng.uniform(1.0, 2.4, (count, 1)) * rng.choice([-1.0, 1.0], (count, 1))
+        case "roll" | "bounce":
+            return rng.uniform(slow, fast, (count, 1)) * np.exp(-rng.uniform(0, 0.45, (count, 1)) * times), still
+        case "float":
+            return smooth(rng.uniform(0, fast, knots)), smooth(rng.normal(0, 0.8, knots))
+        case "stand":
+            return still, smooth(rng.choice([0.0, 1.2, -1.2], knots, p=[0.5, 0.25, 0.25]))
+    return still, still
 
 
 def _chase(leader: np.ndarray, times: np.ndarray, count: int, rng: np.random.Generator) -> Paths:

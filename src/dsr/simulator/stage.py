@@ -22,8 +22,8 @@ _CLIPS_A_TASK = {True: 1, False: 50}
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of clips.csv, and what the closing table counts."""
+class SimulatedClip:
+    """A row of clips.csv (the first five fields), and what the closing table counts."""
 
     clip_id: str
     caption: str
@@ -40,14 +40,14 @@ class _Simulation:
     params: Simulate
     folder: Path
 
-    def __call__(self, indices: range) -> list[Row]:
-        return [self._one(index) for index in indices]
-
-    def _one(self, index: int) -> Row:
-        try:
-            return simulate_clip(self.params, index, self.folder)
-        except Exception as error:
-            raise ValueError(f"{clip_id_of(index)}: {reason(error)}") from error
+    def __call__(self, indices: range) -> list[SimulatedClip]:
+        clips = []
+        for index in indices:
+            try:
+                clips.append(simulate_clip(self.params, index, self.folder))
+            except Exception as error:
+                raise ValueError(f"{clip_id_of(index)}: {reason(error)}") from error
+        return clips
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
@@ -61,7 +61,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     size = _CLIPS_A_TASK[options.render]
     tasks = [range(i, min(i + size, options.num_clips)) for i in range(0, options.num_clips, size)]
-    rows: list[Row] = []
+    rows: list[SimulatedClip] = []
     with closing(map_isolated(_Simulation(options, folder), tasks, num_workers(workers))) as results:
         for number, result in track(results, "simulate", len(tasks)):
             if isinstance(result, Failure):
@@ -93,7 +93,7 @@ def clip_id_of(index: int) -> str:
     return f"sim_{index:06d}"
 
 
-def simulate_clip(params: Simulate, index: int, folder: Path) -> Row:
+def simulate_clip(params: Simulate, index: int, folder: Path) -> SimulatedClip:
     """Make one clip's files; the same parameters and index give the same bytes."""
     clip_id = clip_id_of(index)
     world: World = make_world(params, index)
@@ -109,7 +109,7 @@ def simulate_clip(params: Simulate, index: int, folder: Path) -> Row:
         video = f"{clip_id}.mp4"
         truth = render(world, rng, folder / video, params.fps)
     write_truth(folder / f"{clip_id}.truth.npz", truth)
-    return Row(
+    return SimulatedClip(
         clip_id=clip_id,
         caption=text,
         file=video,

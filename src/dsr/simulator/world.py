@@ -244,7 +244,7 @@ def projected_boxes(
     intrinsics: np.ndarray,
     size: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the camera sees of the bodies' bounding boxes.
+    """Boxes and visible fractions of the bodies' bounding boxes, as the camera sees them.
 
     A body hides the middle four fifths of its projected box from what is farther away: bodies are rounder than
     their boxes. Visibility is judged on a grid of 5 x 5 points of the visible part of the box.
