@@ -32,8 +32,8 @@ from dsr.questions.quartets.text_balance import Propensity, fit
 from tests.questions.reference import states_of
 from tests.scenes import random_cues
 
-FULL = QA()
-SMALL = QA(candidates=1024)
+FULL = QA(candidates=3072, keep_per_clip_type=80, num_blocks=None, max_advantage=2.0)
+SMALL = dataclasses.replace(FULL, candidates=1024)
 MOST = [(30, 6), (60, 12), (120, 24)]
 """qa.max_per_clip and qa.max_per_clip_type."""
 

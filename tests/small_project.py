@@ -18,7 +18,7 @@ from tests.videos import make_video
 
 NUM_CLIPS = 10
 HOSTILE, FORMULA = "<script>alert(1)</script>", "$x^{_"
-PARAMS = Params(qa=QA(candidates=2560, num_blocks=2, max_per_clip=12, max_per_clip_type=3))
+PARAMS = Params(qa=QA(candidates=2560, keep_per_clip_type=80, num_blocks=2, max_per_clip=12, max_per_clip_type=3))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -142,6 +142,26 @@ def export(
 
 
 @app.command(rich_help_panel=TOOLS)
+def params(
+    prefix: Annotated[str, typer.Argument(help="Parameters whose keys begin so, such as qa or train.lr.")] = "",
+    root: Root = Path(),
+    apply: Annotated[Path | None, typer.Option(help="Write a recipe's values (configs/) into params.yaml.")] = None,
+    complete: Annotated[bool, typer.Option("--complete", help="Write what params.yaml lacks into it.")] = False,
+    layout: Annotated[Literal["table", "markdown", "schema"], typer.Option("--as", help="Form of the list.")] = "table",
+) -> None:
+    """List every parameter with type, range, default and meaning; or change params.yaml by a recipe."""
+    file = import_module("dsr.params_file")
+    if apply:
+        file.apply(apply, root / project.PARAMS)
+    if complete:
+        file.complete(root / project.PARAMS)
+    if layout != "table":
+        typer.echo(file.markdown() if layout == "markdown" else file.schema(), nl=False)
+    elif not (apply or complete):
+        file.show(prefix)
+
+
+@app.command(rich_help_panel=TOOLS)
 def doctor(root: Root = Path()) -> None:
     """Check this machine: versions, devices, weights found or missing, free disk."""
     import_module("dsr.doctor.doctor").run(load(root / project.PARAMS), root)

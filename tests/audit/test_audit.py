@@ -18,7 +18,10 @@ from tests.scenes import random_cues
 
 CLIPS = 40
 SMALL = Audit(bootstrap=100, max_clips=12, draws=2, max_blind_accuracy=1.0, max_type_blind_accuracy=1.0)
-PARAMS = Params(cues=Cues(backend="annotated"), qa=QA(candidates=3072, audit=SMALL))
+PARAMS = Params(
+    cues=Cues(backend="annotated"),
+    qa=QA(seed=1, candidates=3072, keep_per_clip_type=80, num_blocks=None, max_advantage=2.0, audit=SMALL),
+)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def cues() -> ClipCues:
 
 @pytest.fixture(scope="module")
 def rows(cues: ClipCues) -> list[dict[str, Any]]:
-    found = rows_of(cues, QA())
+    found = rows_of(cues, QA(candidates=3072, keep_per_clip_type=80))
     assert len({row["form"] for row in found}) >= 8
     return found
 

@@ -20,7 +20,8 @@ from dsr.params import CueNoise, Cues, Params, SimulatedCues
 from tests.cues.worlds import Project, walk
 
 SMALL = Params(cues=Cues(num_frames=8, point_map_size=(4, 6)))
-MISBEHAVING = replace(SMALL, cues=replace(SMALL.cues, backend="misbehaving"))  # type: ignore[arg-type]
+MISBEHAVING = replace(SMALL, cues=replace(SMALL.cues, backend="annotated"))
+"""For a test that puts another backend in the place of `annotated`."""
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def misbehaving(monkeypatch: pytest.MonkeyPatch) -> Params:
-    monkeypatch.setitem(extract.BACKENDS, "misbehaving", "tests.cues.misbehaving")
+    monkeypatch.setitem(extract.BACKENDS, "annotated", "tests.cues.misbehaving")
     return MISBEHAVING
 
 
@@ -204,7 +205,7 @@ def test_a_bad_clip_costs_itself_alone(
     # Failed clips are tried again, finished ones are not.
     before = times(project.cues)
     project.remove("killed-1")
-    monkeypatch.setitem(extract.BACKENDS, "misbehaving", "tests.cues.mended")
+    monkeypatch.setitem(extract.BACKENDS, "annotated", "tests.cues.mended")
     extract.run(misbehaving, project.root, workers=1)
     after = times(project.cues)
     assert sorted(after) == [clip_id for clip_id in ids if clip_id != "killed-1"]
@@ -258,7 +259,7 @@ def test_a_killed_run_is_taken_up_where_it_was(project: Project, misbehaving: Pa
         "import sys\nfrom pathlib import Path\nfrom dsr.cues import extract\n"
         "from tests.cues.test_extract import MISBEHAVING\n"
         "if __name__ == '__main__':\n"
-        "    extract.BACKENDS['misbehaving'] = 'tests.cues.misbehaving'\n"
+        "    extract.BACKENDS['annotated'] = 'tests.cues.misbehaving'\n"
         "    extract.run(MISBEHAVING, Path(sys.argv[1]), workers=1)\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parents[2]}:{os.environ.get('PYTHONPATH', '')}"}

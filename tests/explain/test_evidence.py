@@ -18,7 +18,7 @@ from dsr.questions.engine.signals import Drawn, Members, family_moments, signal_
 from dsr.questions.language.families import FORMS, Family
 from tests.scenes import looking, make_cues, random_cues
 
-NOISY = QA(candidates=4800, ensemble=Ensemble(members=12, margin=4.0, across=0.5))
+NOISY = QA(candidates=4800, keep_per_clip_type=80, ensemble=Ensemble(members=12, margin=4.0, across=0.5))
 NUM_SCENES = 20
 
 

@@ -32,7 +32,7 @@ from tests.scenes import hide, random_cues
 
 NUM_CLIPS = 24
 CLIP_IDS = [f"clip-{i:02d}.a" for i in range(NUM_CLIPS)]
-QA_SMALL = QA(candidates=2048, num_blocks=2)
+QA_SMALL = QA(seed=1, candidates=2048, keep_per_clip_type=80, num_blocks=2, max_advantage=2.0)
 
 CONTRACT = [
     "videoID",

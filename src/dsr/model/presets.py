@@ -186,7 +186,7 @@ def share_cores(model: Qwen2_5_VLGSMForConditionalGeneration, workers: int) -> N
     """Set how many cores one operation on the CPU is spread over.
 
     A small model's operations take microseconds: threads would wait for one another longer than they compute (with
-    another busy process beside it, the tiny preset's forward pass took 0.23 s on one thread and 6.3 s on two).
+    another busy process beside it, the small model's forward pass took 0.23 s on one thread and 6.3 s on two).
     """
     small = model.config.get_text_config().hidden_size < SMALL
     torch.set_num_threads(1 if small else num_workers(workers))
@@ -245,5 +245,5 @@ def _require_weights(folder: Path) -> None:
         raise StageError(
             f"model.backbone: no {missing} in {folder}. The weights are published at "
             f"https://huggingface.co/Qwen/{name}; put the folder's files there "
-            f"(`hf download Qwen/{name} --local-dir {folder}`), or set model.preset: tiny and model.backbone: ''"
+            f"(`hf download Qwen/{name} --local-dir {folder}`), or set model.backbone: '' for a small one"
         )

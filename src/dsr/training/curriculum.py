@@ -1,7 +1,7 @@
 """Which questions a run is given, in which order and form: a function of the seed alone, so that a run that was killed
 goes on exactly where it stopped. And the losses that a model from random initialisation needs.
 
-Such a model cannot read options; learning to match them holds everything up, not the geometry. So the small preset is
+Such a model cannot read options; learning to match them holds everything up, not the geometry. So the small model is
 taught in lessons made from the training rows alone. All are off for a published backbone, and nothing of them is left
 at evaluation:
 

@@ -1,8 +1,9 @@
 """The `train` stage: fine-tune the model on data/qa/train.parquet.
 
-Reads the questions, the cues and the clips; writes models/gsm/ (model, tokenizer, processor, training_summary.json)
-and metrics/train/ (DVCLive). While it runs, checkpoints are in models/checkpoints/<key>/, the key being the hash of all
-that the run depends on: a run that was killed goes on from there with the same weights as one that was not.
+Reads the questions, the cues and the clips; writes models/gsm/ (model, tokenizer, processor, the parameters in
+params.json, training_summary.json) and metrics/train/ (DVCLive). While it runs, checkpoints are in
+models/checkpoints/<key>/, the key being the hash of all that the run depends on: a run that was killed goes on from
+there with the same weights as one that was not.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ from dsr.mcq import read_questions
 from dsr.model.chat import ANSWER_TOKENS
 from dsr.model.presets import make_model, share_cores
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGeneration
-from dsr.params import PRESETS, Params, Train
+from dsr.params import Params, Train
 from dsr.source import code_hash
 from dsr.training.curriculum import PLAINNESS, SHARPNESS, Curriculum, option_scores, state_scores
 from dsr.training.launch import (
@@ -61,8 +62,6 @@ WRITING = 0.1
 """Weight of the loss on the answer's tokens among all others, beside the option loss."""
 LATER = 0.1
 """Share of its learning rate that the GSM keeps after a geometry lesson."""
-MACHINE = ("batch_size", "accumulation", "cache_gib")
-"""Keys of a preset that a machine decides."""
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
@@ -81,7 +80,6 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     # Checkpoints are told apart by their step then, which is as good.
     warnings.filterwarnings("ignore", message="mtime may not be reliable")
     deepspeed = deepspeed_config(params.train, root)
-    _warn_of_other_recipe(params)
     table = read_questions(root / project.TRAIN)
     if params.train.max_questions:
         table = sample_questions(table, params.train.max_questions, params.train.seed)
@@ -113,7 +111,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         **final_metrics(trainer.state.log_history),
     }
     if is_first():
-        write_model(root / project.MODEL, model, processor, summary, state, dtype)
+        write_model(root / project.MODEL, model, processor, params, summary, state, dtype)
         shutil.rmtree(folder, ignore_errors=True)
     wait_for_all()
     questions, tokens = trainer.meter.rates()
@@ -137,15 +135,19 @@ def run_key(params: Params, root: Path) -> str:
     files = [project.TRAIN, project.CUES_MANIFEST, project.CATALOG]
     if params.train.deepspeed:
         files.append(project.DEEPSPEED / f"{params.train.deepspeed}.json")
-    sections = {name: dataclasses.asdict(getattr(params, name)) for name in ("gsm", "model", "train")}
     hashes = {str(file): sha256_file(root / file) for file in files if (root / file).is_file()}
     paths = [params.model.backbone, *([params.model.pi3] if "pi3" in params.gsm.encoders else [])]
     places = [project.locate(root, path) for path in paths if params.model.backbone]
     known = project.locate(root, project.WEIGHTS) / HASHES
     weights = [fingerprint(place, known if known.parent.is_dir() else None) for place in places if place.exists()]
     code = [code_hash(__name__), torch.__version__, transformers.__version__]
-    depends = {"params": sections, "files": hashes, "weights": weights, "code": code, "processes": world_size()}
-    return sha256_json(depends)[:16]
+    depends = {"params": made_from(params), "files": hashes, "weights": weights, "code": code}
+    return sha256_json(depends | {"processes": world_size()})[:16]
+
+
+def made_from(params: Params) -> dict[str, Any]:
+    """Parameters that decide what a model becomes."""
+    return {name: dataclasses.asdict(getattr(params, name)) for name in ("gsm", "model", "train")}
 
 
 def make_curriculum(examples: Sequence[Example], train: Train) -> Curriculum:
@@ -450,6 +452,7 @@ def write_model(
     path: Path,
     model: PreTrainedModel,
     processor: Any,
+    params: Params,
     summary: dict[str, Any],
     state: dict[str, Tensor] | None,
     dtype: torch.dtype,
@@ -471,6 +474,7 @@ def write_model(
     with whole_folder(path) as partial:
         model.save_pretrained(partial, safe_serialization=True, state_dict=state)
         processor.save_pretrained(partial)
+        write_json(partial / "params.json", made_from(params))
         write_json(partial / "training_summary.json", summary)
 
 
@@ -541,19 +545,6 @@ def _show_groups(trainer: GSMTrainer) -> None:
     frozen = sum(_size(p) for p in trainer.model.parameters() if not p.requires_grad)
     together = f"{train.batch_size * train.accumulation * world_size():,} questions"
     console.summary("parameter groups", rows | {"frozen": f"{frozen:,} parameters", "a step": together})
-
-
-def _warn_of_other_recipe(params: Params) -> None:
-    """Name what params.yaml gives a preset that is not its own: left over from another one, or meant."""
-    given = [
-        f"{section}.{key}: {getattr(getattr(params, section), key)!r} (not {value!r})"
-        for section, values in PRESETS[params.model.preset].items()
-        for key, value in values.items()
-        if key not in MACHINE
-        and getattr(getattr(params, section), key) != (tuple(value) if isinstance(value, list) else value)
-    ]
-    if given:
-        console.warn(f"params.yaml changes what {params.model.preset} stands for: {', '.join(given)}")
 
 
 def _size(parameter: nn.Parameter) -> int:

@@ -22,7 +22,7 @@ from tests.questions.reference import answer_of, states_of
 from tests.scenes import WIDTH, heading, hide, looking, make_cues, random_cues
 
 EXACT = Ensemble(members=1, margin=0, angle=0, camera=0)
-MANY = QA(keep_per_clip_type=10_000)
+MANY = QA(candidates=3072, keep_per_clip_type=10_000)
 SEEDS = range(12)
 
 
@@ -462,7 +462,7 @@ def laplace_noise(cues: ClipCues, seed: int, deviation: float) -> ClipCues:
 
 @pytest.mark.parametrize("deviation", [0.02, 0.05])
 def test_kept_answers_are_those_of_the_noise_free_cues(deviation: float) -> None:
-    qa = QA()
+    qa = QA(candidates=3072, keep_per_clip_type=80)
     right, total = Counter(), Counter()
     for seed in range(28):
         cues = random_cues(100 + seed)

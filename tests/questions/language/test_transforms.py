@@ -148,7 +148,11 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
     names = [cues.meta["clip_id"] for cues in clips]
     table = pd.DataFrame({"clip_id": names, "source_video": names, "status": "kept", "category": "toy"})
     write_parquet(root / "data/clips/curated.parquet", table)
-    run(Params(qa=QA(candidates=4096, num_blocks=1, max_per_clip=60, max_per_clip_type=10)), root, workers=1)
+    run(
+        Params(qa=QA(candidates=4096, keep_per_clip_type=80, num_blocks=1, max_per_clip=60, max_per_clip_type=10)),
+        root,
+        workers=1,
+    )
     return root, pd.read_parquet(root / "data/qa/pool.parquet")
 
 

@@ -19,7 +19,7 @@ from tests.questions.engine.test_candidates import decode
 from tests.questions.reference import answer_distance
 from tests.scenes import random_cues
 
-QA_SMALL = QA()
+QA_SMALL = QA(candidates=3072, keep_per_clip_type=80, num_blocks=None, max_advantage=2.0)
 NUM_CLIPS = 24
 
 

@@ -13,6 +13,7 @@ from dsr.questions.quartets.logit import fit_logit
 from dsr.questions.quartets.matching import match_quartets
 from dsr.questions.quartets.text_balance import answer_features, fit, text_numbers
 
+BALANCED = QA(max_advantage=2.0)
 WAYS = np.array([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0)], np.int8)
 PREDICTION = next(i for i, form in enumerate(FORMS) if form.type == "abs_dir_pred")
 
@@ -50,11 +51,11 @@ def guessed(candidates: Candidates, quartets: np.ndarray) -> float:
 
 def test_a_text_that_tells_the_answer_is_balanced_away() -> None:
     candidates = told_by_the_box(4000, strength=1.0)
-    plain = match_quartets(candidates, QA(), np.random.default_rng(0)).quartets
+    plain = match_quartets(candidates, BALANCED, np.random.default_rng(0)).quartets
     assert guessed(candidates, plain) > 0.5
     others = told_by_the_box(4000, strength=1.0, seed=1)
-    learned = fit(others, match_quartets(others, QA(), np.random.default_rng(1)).quartets)
-    balanced = match_quartets(candidates, QA(), np.random.default_rng(0), {PREDICTION: learned}).quartets
+    learned = fit(others, match_quartets(others, BALANCED, np.random.default_rng(1)).quartets)
+    balanced = match_quartets(candidates, BALANCED, np.random.default_rng(0), {PREDICTION: learned}).quartets
     assert len(balanced) > 50
     assert guessed(candidates, balanced) < 0.30
     said = learned.of_answers(np.unique(candidates.answer).tolist())
@@ -62,14 +63,14 @@ def test_a_text_that_tells_the_answer_is_balanced_away() -> None:
     own = np.searchsorted(np.unique(candidates.answer), candidates.answer)
     advantage = evidence[np.arange(len(own)), :, own] - evidence.mean(axis=2)
     assert advantage[plain.ravel()].sum() > 100
-    assert np.linalg.norm(advantage[balanced.ravel()].sum(axis=0)) <= QA().max_advantage + 1e-3
+    assert np.linalg.norm(advantage[balanced.ravel()].sum(axis=0)) <= BALANCED.max_advantage + 1e-3
 
 
 def test_a_text_that_tells_nothing_costs_few_questions() -> None:
     candidates = told_by_the_box(2000, strength=0.0)
-    plain = match_quartets(candidates, QA(), np.random.default_rng(0)).quartets
+    plain = match_quartets(candidates, BALANCED, np.random.default_rng(0)).quartets
     learned = fit(candidates, plain)
-    balanced = match_quartets(candidates, QA(), np.random.default_rng(0), {PREDICTION: learned}).quartets
+    balanced = match_quartets(candidates, BALANCED, np.random.default_rng(0), {PREDICTION: learned}).quartets
     assert len(balanced) > 0.9 * len(plain)
 
 
@@ -107,6 +108,6 @@ def test_features_of_an_answer(form: int) -> None:
 
 def test_same_questions_same_weights() -> None:
     candidates = told_by_the_box(400, 1.0)
-    quartets = match_quartets(candidates, QA(), np.random.default_rng(0)).quartets
+    quartets = match_quartets(candidates, BALANCED, np.random.default_rng(0)).quartets
     first, second = fit(candidates, quartets), fit(replace(candidates), quartets)
     np.testing.assert_array_equal(first.weights, second.weights)

@@ -31,6 +31,8 @@ from dsr.params import Evaluate
 from dsr.questions.language.transforms import ClipFacts
 from dsr.source import code_hash
 
+_RECORDS = ("params.json", "training_summary.json")
+"""Files of a model's folder that tell of its training and decide no answer."""
 _DECIMALS = 4
 """Of a log-probability: what a batch's composition changes is smaller."""
 
@@ -195,5 +197,6 @@ class CheckpointScorer:
 
 
 def folder_hash(folder: Path) -> str:
-    """Of a folder's files, by name and content."""
-    return sha256_json({file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()})
+    """Hash of a model folder's files, by name and content, but for the records of its training."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name not in _RECORDS]
+    return sha256_json({file.name: sha256_file(file) for file in files})
