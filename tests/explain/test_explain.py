@@ -97,7 +97,10 @@ def test_a_label_that_the_cues_no_longer_give_is_said(project: Path) -> None:
 def test_cues_that_are_gone_are_said(project: Path, tmp_path: Path) -> None:
     row = pool(project).iloc[0]
     shutil.copytree(project / "data/qa", tmp_path / "data/qa")
-    with pytest.raises(StageError, match=f"no cues of clip {row.videoID}"):
+    with pytest.raises(StageError, match=r"manifest\.json.*run the cues stage again"):
+        explain(PARAMS, tmp_path, row.qa_id)
+    shutil.copytree(project / "data/cues", tmp_path / "data/cues", ignore=lambda *_: [f"{row.videoID}.npz"])
+    with pytest.raises(StageError, match=f"clip {row.videoID} has no cues: {row.videoID}.npz is gone"):
         explain(PARAMS, tmp_path, row.qa_id)
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsr.cues.clips import Clip
-from dsr.cues.schema import ClipCues, CuesError
-from dsr.explain.frames import Box, clip_frames, draw_frame
+from dsr.cues.schema import ClipCues
+from dsr.explain.frames import Box, clip_frames, draw_frame, segmentation
 from dsr.explain.palette import FAINT, GREY, INK, track_colour
 from dsr.explain.pictures import write_png
 from dsr.explain.top_down import Path as WorldPath
@@ -84,17 +84,11 @@ def mask_overlay(cues: ClipCues, frame: int) -> np.ndarray | None:
     """[H, W, 4] float, every track's mask of a frame in its colour, clear elsewhere; None without masks."""
     from matplotlib.colors import to_rgb
 
-    overlay = None
-    for track in np.flatnonzero(cues.visible[:, frame]):
-        try:
-            mask = cues.mask(int(track), frame)
-        except CuesError:
-            continue
-        if not mask.any():
-            continue
-        overlay = np.zeros((*mask.shape, 4)) if overlay is None else overlay
-        overlay[mask] = (*to_rgb(track_colour(int(track))), _MASK_OPACITY)
-    return overlay
+    segments = segmentation(cues, frame)
+    if segments is None:
+        return None
+    colours = [(*to_rgb(track_colour(track)), _MASK_OPACITY) for track in range(cues.num_tracks)]
+    return np.array([(0.0, 0.0, 0.0, 0.0), *colours])[segments]
 
 
 def _draw_depth(figure: "Figure", cell: Any, cues: ClipCues, frames: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""How the answer of a question comes about, and why it holds: found again from its clip's cues.
+"""Explanation of a question: how its answer comes about and why it holds, found again from its clip's cues.
 
 Nothing is taken from the pool but the question itself: signal, states and answer are worked out again on the cues as
 they are, on an ensemble like the one on which the question had to hold (drawn again, for this clip alone), and on the
@@ -20,9 +20,9 @@ from dsr import project
 from dsr.audit.labels import CHECKS, all_versions, confirmed_labels, exact_cues
 from dsr.console import StageError
 from dsr.cues.clips import Clip
-from dsr.cues.schema import PIXELWISE, ClipCues, CuesError, cue_path, read_cues
+from dsr.cues.schema import PIXELWISE, ClipCues
 from dsr.explain.evidence import Reading
-from dsr.explain.frames import find_clip
+from dsr.explain.frames import find_clip, find_cues
 from dsr.explain.free_form_reading import read_family
 from dsr.explain.measurement import measure_template
 from dsr.explain.template_reading import read_template
@@ -75,7 +75,7 @@ class Explanation:
     @property
     def right(self) -> str:
         """The text of the right option, without its letter."""
-        return _option_text(self.row)
+        return option_text(self.row)
 
     def ensemble(self) -> np.ndarray:
         """[S] bool: the cues as they are and the ensemble, of whose like all must agree for a question to be asked."""
@@ -109,7 +109,7 @@ def explain(params: Params, root: Path, qa_id: str) -> tuple[Explanation, ClipCu
     """
     row, quartet = find_question(root / project.POOL, qa_id)
     clip = find_clip(root, row["videoID"])
-    cues = read_clip_cues(root, row["videoID"])
+    cues = find_cues(root, row["videoID"], skip=PIXELWISE)
     truth = clip if params.cues.backend == "simulated" else None
     try:
         exact = exact_cues(truth, cues) if truth else None
@@ -135,18 +135,6 @@ def find_question(path: Path, qa_id: str) -> tuple[dict[str, Any], list[dict[str
     except (OSError, ValueError, KeyError) as error:
         raise StageError(f"{path} cannot be used ({error}): run the qa stage again") from None
     return row, [r for r in others.to_dict("records") if r["qa_id"] != qa_id]
-
-
-def read_clip_cues(root: Path, clip_id: str) -> ClipCues:
-    """A clip's cues without point map and masks.
-
-    Raises:
-        StageError: there are none, or they cannot be read.
-    """
-    try:
-        return read_cues(cue_path(root / project.CUES, clip_id), skip=PIXELWISE)
-    except (CuesError, ValueError) as error:
-        raise StageError(f"no cues of clip {clip_id}: {error}") from None
 
 
 def explain_question(
@@ -207,7 +195,7 @@ def explanation_text(found: Explanation) -> str:
         lines.append(f"  and {len(conditions) - _CONDITIONS_SHOWN} that are farther from their limits")
     lines += ["", "Its quartet: the same options, each right once"]
     for other in found.quartet:
-        lines += _wrapped(f"{other['answer']}  {other['qa_id']}: {_option_text(other)}", "  ", "     ")
+        lines += _wrapped(f"{other['answer']}  {other['qa_id']}: {option_text(other)}", "  ", "     ")
     return "\n".join(lines)
 
 
@@ -309,7 +297,7 @@ def _facts(found: Explanation) -> list[str]:
     return [line for name, fact in facts.items() for line in _wrapped(f"{name:10} {fact}", "  ", " " * 13)]
 
 
-def _option_text(row: dict[str, Any]) -> str:
+def option_text(row: dict[str, Any]) -> str:
     return bare(row["options"][LETTERS.index(row["answer"])])
 
 

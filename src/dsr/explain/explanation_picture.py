@@ -9,7 +9,7 @@ import numpy as np
 from dsr.cues.clips import Clip
 from dsr.cues.schema import ClipCues
 from dsr.explain.evidence import Panel
-from dsr.explain.explanation import VERSIONS, Explanation, closest_call
+from dsr.explain.explanation import VERSIONS, Explanation, closest_call, option_text
 from dsr.explain.frames import Box, clip_frames, draw_frame
 from dsr.explain.palette import AXES, EXACT, GREY, INK, ROLES, SIGNS, line_colour
 from dsr.explain.pictures import write_png
@@ -81,7 +81,7 @@ def _header(found: Explanation) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _even_lines(text: str, width: int) -> list[str]:
-    """As few lines as fit, none left with a word or two."""
+    """Lines of a text, as few as fit, none left with a word or two."""
     count = len(textwrap.wrap(text, width))
     return next(lines for w in range(len(text) // count, width + 1) if len(lines := textwrap.wrap(text, w)) == count)
 
@@ -97,8 +97,7 @@ def _footer(found: Explanation) -> list[tuple[str, dict[str, Any]]]:
         lines.append(("This is not the option that the pool calls right: its cues have changed since.", style))
     lines.append((f"Closest call: {closest_call(found)}", style))
     for other in found.quartet:
-        option = other["options"][LETTERS.index(other["answer"])]
-        lines.append((f"Quartet: {other['qa_id']}   {option}", {"fontsize": 8.5, "color": GREY}))
+        lines.append((f"Quartet: {other['qa_id']}   {option_text(other)}", {"fontsize": 8.5, "color": GREY}))
     return lines
 
 

@@ -1,6 +1,6 @@
-"""A clip's row and its frames, and boxes on them."""
+"""A clip's row, cues and frames, and boxes and masks on them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,16 +9,17 @@ import numpy as np
 
 from dsr import project
 from dsr.clips.video import VideoError, read_frames
-from dsr.console import warn
+from dsr.console import StageError, warn
 from dsr.cues.clips import Clip, read_clips
-from dsr.cues.schema import ClipCues
+from dsr.cues.schema import ClipCues, CuesError, cue_path, read_cues
+from dsr.cues.store import read_manifest
 from dsr.explain.palette import FAINT, GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _CORNERS = ((0, 0), (1, 1), (1, 0), (0, 1))
-"""Where a box carries its tag: (right, bottom)."""
+"""Corners of a box that can carry its tag: (right, bottom)."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Box:
     colour: str
     tag: str
     corner: int = 0
-    """Which corner carries the tag, so that boxes in one place do not hide each other's."""
+    """Corner that carries the tag; boxes in one place with different corners do not hide each other's."""
 
     @classmethod
     def of(cls, xyxy: np.ndarray, colour: str, tag: str, corner: int = 0) -> "Box":
@@ -43,6 +44,37 @@ def find_clip(root: Path, clip_id: str) -> Clip | None:
     return next((clip for clip in read_clips(root) if clip.clip_id == clip_id), None)
 
 
+def find_cues(root: Path, clip_id: str, skip: Collection[str] = ()) -> ClipCues:
+    """A clip's cues.
+
+    Args:
+        skip: arrays not to read, as in `read_cues`.
+
+    Raises:
+        StageError: there are none; why, if the manifest knows, or else clips that have some.
+    """
+    try:
+        path = cue_path(root / project.CUES, clip_id)
+    except ValueError as error:
+        raise StageError(str(error)) from None
+    if path.exists():
+        try:
+            return read_cues(path, skip=skip)
+        except CuesError as error:
+            raise StageError(str(error)) from None
+    try:
+        clips = read_manifest(root / project.CUES)["clips"]
+    except CuesError as error:
+        raise StageError(str(error)) from None
+    if clip_id in clips:
+        reason = clips[clip_id].get("reason") or f"{path.name} is gone: run the cues stage again"
+        raise StageError(f"clip {clip_id} has no cues: {reason}")
+    known = sorted(name for name, entry in clips.items() if entry.get("status") == "ok")
+    raise StageError(
+        f"{project.CUES_MANIFEST} knows no clip {clip_id!r}; it has {len(known)}, such as {', '.join(known[:3])}"
+    )
+
+
 def clip_frames(
     clip: Clip | None, cues: ClipCues, frames: Sequence[int] | np.ndarray, max_pixels: int = 640 * 480
 ) -> np.ndarray | None:
@@ -54,6 +86,17 @@ def clip_frames(
     except (VideoError, OSError) as error:
         warn(f"{clip.video.name}: {error}; boxes are drawn without the video")
         return None
+
+
+def segmentation(cues: ClipCues, frame: int) -> np.ndarray | None:
+    """[H, W] uint16 in the original video's size, track + 1 in its mask and 0 elsewhere; None without masks."""
+    segments = np.zeros((int(cues.meta["height"]), int(cues.meta["width"])), np.uint16)
+    for track in np.flatnonzero(cues.visible[:, frame]):
+        try:
+            segments[cues.mask(int(track), frame)] = track + 1
+        except CuesError:
+            continue
+    return segments if segments.any() else None
 
 
 def draw_frame(

@@ -10,8 +10,8 @@ import numpy as np
 
 from dsr.console import StageError
 from dsr.cues.clips import Clip
-from dsr.cues.schema import ClipCues, CuesError
-from dsr.explain.frames import clip_frames
+from dsr.cues.schema import ClipCues
+from dsr.explain.frames import clip_frames, segmentation
 from dsr.explain.palette import AXES, GREY, rgb, track_colour
 from dsr.files import whole_file
 
@@ -60,7 +60,7 @@ def write_recording(path: Path, cues: ClipCues, clip: Clip | None) -> None:
 
 
 def _view_coordinates(cues: ClipCues) -> Any:
-    """Which axis of the world is nearest to up, by the cameras' mean up."""
+    """View coordinates with the axis of the world that is nearest to up, by the cameras' mean up."""
     import rerun as rr
 
     up = -cues.camera_poses[:, :3, 1].mean(axis=0)
@@ -116,29 +116,15 @@ def _log_camera(stream: "rr.RecordingStream", cues: ClipCues, frame: int, image:
         colors=[rgb(track_colour(t)) for t in visible],
     )
     stream.log(f"{_IMAGE}/boxes", boxes)
-    masks = _segmentation(cues, frame, visible, shown)
-    if masks is not None:
-        stream.log(f"{_IMAGE}/masks", rr.SegmentationImage(masks, opacity=0.4))
+    segments = segmentation(cues, frame)
+    if segments is not None:
+        rows, columns = (np.arange(n) * size // n for n, size in zip(shown[::-1], segments.shape, strict=True))
+        stream.log(f"{_IMAGE}/masks", rr.SegmentationImage(segments[rows[:, None], columns], opacity=0.4))
         if frame == 0 or not cues.visible[:, :frame].any():
             context = [
                 rr.AnnotationInfo(t + 1, str(cues.labels[t]), rgb(track_colour(t))) for t in range(cues.num_tracks)
             ]
             stream.log(_IMAGE, rr.AnnotationContext(context), static=True)
-
-
-def _segmentation(cues: ClipCues, frame: int, visible: np.ndarray, shown: list[int]) -> np.ndarray | None:
-    """[H, W] uint16, track + 1 in its mask and 0 elsewhere, in the size shown; None without masks."""
-    segments = np.zeros((int(cues.meta["height"]), int(cues.meta["width"])), np.uint16)
-    for track in visible:
-        try:
-            segments[cues.mask(int(track), frame)] = track + 1
-        except CuesError:
-            continue
-    if not segments.any():
-        return None
-    rows = np.arange(shown[1]) * segments.shape[0] // shown[1]
-    columns = np.arange(shown[0]) * segments.shape[1] // shown[0]
-    return segments[rows[:, None], columns]
 
 
 def _log_points(stream: "rr.RecordingStream", cues: ClipCues, frame: int, image: np.ndarray | None) -> None:

@@ -1,4 +1,4 @@
-"""`dsr show`: what the cues know of a clip, as text, as a contact sheet and as a rerun recording."""
+"""`dsr show`: a clip's cues as text, as a contact sheet and as a rerun recording."""
 
 import subprocess
 import sys
@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr import project
-from dsr.console import StageError, summary
+from dsr.console import summary
 from dsr.cues.clips import Clip
-from dsr.cues.schema import ClipCues, CuesError, cue_path, read_cues
-from dsr.cues.store import read_manifest
-from dsr.explain.frames import find_clip
+from dsr.cues.schema import ClipCues
+from dsr.explain.frames import find_clip, find_cues
 from dsr.params import Params
 
 
@@ -48,36 +46,8 @@ def run(
             subprocess.Popen([sys.executable, "-m", "rerun", str(path)], start_new_session=True)
 
 
-def find_cues(root: Path, clip_id: str) -> ClipCues:
-    """A clip's cues, all of them.
-
-    Raises:
-        StageError: there are none; why, if the manifest knows, or else clips that have some.
-    """
-    try:
-        path = cue_path(root / project.CUES, clip_id)
-    except ValueError as error:
-        raise StageError(str(error)) from None
-    if path.exists():
-        try:
-            return read_cues(path)
-        except CuesError as error:
-            raise StageError(str(error)) from None
-    try:
-        clips = read_manifest(root / project.CUES)["clips"]
-    except CuesError as error:
-        raise StageError(str(error)) from None
-    if clip_id in clips:
-        reason = clips[clip_id].get("reason") or f"{path.name} is gone: run the cues stage again"
-        raise StageError(f"clip {clip_id} has no cues: {reason}")
-    known = sorted(name for name, entry in clips.items() if entry.get("status") == "ok")
-    raise StageError(
-        f"{project.CUES_MANIFEST} knows no clip {clip_id!r}; it has {len(known)}, such as {', '.join(known[:3])}"
-    )
-
-
 def facts(cues: ClipCues, clip: Clip | None) -> dict[str, object]:
-    """What a person wants to know first."""
+    """Facts of a clip and its tracks, by name."""
     meta = cues.meta
     identity = meta.get("identity", {})
     known: dict[str, object] = {

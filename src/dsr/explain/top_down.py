@@ -27,7 +27,7 @@ class Plane:
 
 
 def ground_plane(scene: Scene) -> Plane:
-    """What is up is told by the agents, who mostly stand upright, or else by the camera."""
+    """The ground of a scene: up is that of the agents, who mostly stand upright, or else of the camera."""
     up = Members(scene, slice(0, 1)).up[0, :, 0].astype(float)
     camera = scene.axes[CAMERA, ..., 0].astype(float)
     if not np.isfinite(up).all():
