@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from dsr.params import QA, Ensemble
 from dsr.questions.engine.candidates import find_candidates
 from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.scene import build_scene
-from dsr.questions.engine.signals import Drawn, Members, family_moments, signal_states, told_between
+from dsr.questions.engine.signals import Drawn, Members, family_moments, look_between, signal_states
 from dsr.questions.language.families import FORMS, Family
 from tests.scenes import looking, make_cues, random_cues
 
@@ -58,8 +59,8 @@ def explained() -> list[Explanation]:
             "dsr.explain.explanation.confirmed_labels", lambda s, rows, qa: np.ones((1, s.positions.shape[-1]))
         )
         patch.setattr(
-            "dsr.questions.engine.candidates.told_between",
-            lambda scene, form, drawn, *_: np.ones(len(drawn.viewer), bool),
+            "dsr.questions.engine.candidates.look_between",
+            lambda scene, form, drawn, *_: SimpleNamespace(holds=np.ones(len(drawn.viewer), bool)),
         )
         for seed in range(NUM_SCENES):
             cues = random_cues(seed, uncertainty=0.02)
@@ -122,7 +123,7 @@ def test_what_shows_between_moments_is_a_condition_exactly_where_the_engine_refu
         drawn = as_drawn(found.row, found.form)
         as_they_are = Members(found.scene, slice(0, 1))
         _, states, _ = signal_states(found.scene, found.form, drawn, NOISY, as_they_are)
-        expected = told_between(found.scene, found.form, drawn, states[..., 0], NOISY, as_they_are)
+        expected = look_between(found.scene, found.form, drawn, states[..., 0], NOISY, as_they_are).holds
         # Between neighbouring frames there is nothing to be seen.
         assert len(conditions) == (found.frames[1] - found.frames[0] > 1)
         assert all(condition.margins.shape == (1,) for condition in conditions)

@@ -13,8 +13,6 @@ import numpy as np
 
 from dsr.questions.engine.conditions import Condition
 
-AXIS_ROLES = ("forward", "left", "up")
-
 
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -22,7 +20,7 @@ class Series:
 
     label: str
     role: str
-    """Whose it is: `a`, `b`, `c`, two of them as in `ab`, `viewer`, one of AXIS_ROLES, or "": decides the colour."""
+    """Whose it is: `a`, `b`, `c`, two of them as in `ab`, `viewer`, an axis, or "": decides the colour."""
     times: np.ndarray
     """[P] seconds."""
     values: np.ndarray

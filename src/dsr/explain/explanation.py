@@ -24,17 +24,15 @@ from dsr.cues.schema import PIXELWISE, ClipCues
 from dsr.explain.evidence import Reading
 from dsr.explain.frames import find_clip, find_cues
 from dsr.explain.free_form_reading import read_family
-from dsr.explain.measurement import measure_template
 from dsr.explain.template_reading import read_template
 from dsr.mcq import LETTERS, bare
 from dsr.params import QA, Params
-from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.candidates import MAX_TARGETS
 from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.scene import Scene, build_scene
 from dsr.questions.engine.signals import Drawn, Members, family_moments
 from dsr.questions.language.families import FORM_INDEX, FORMS, Family
-from dsr.questions.language.templates import Form, answer_text, num_axes
+from dsr.questions.language.templates import Form
 
 VERSIONS = ("as they are", "ensemble", "fresh noise", "other noise", "exact truth")
 """Of the cues, in the order of a version's index in `Explanation.origin`."""
@@ -257,13 +255,7 @@ def _read(scene: Scene, form: Form, drawn: Drawn, names: dict[str, str], qa: QA)
     """The reading of a question, and its answer on the cues as they are."""
     if isinstance(form, Family):
         return read_family(form, family_moments(scene, form, drawn, Members(scene, slice(None))), names, qa)
-    measured = measure_template(scene, form, drawn, qa)
-    reading = read_template(form, measured, names, qa)
-    if not np.isfinite(measured.signal[..., 0]).all():
-        return reading, "(not known at every moment)"
-    asked = measured.states[1:] if form.signal == "dir_pred" else measured.states
-    answer = decode_run_lengths(int(run_lengths(asked[None])[0]), num_axes(form.signal))
-    return reading, answer_text(form.vocabulary, answer)
+    return read_template(scene, form, drawn, names, qa)
 
 
 def _nearest(path: Path, qa_id: str) -> str:

@@ -45,14 +45,14 @@ NO_CUES = f"no cues: see {project.CUES_MANIFEST}"
 
 @dataclass(frozen=True, eq=False)
 class ClipWords:
-    """What the words of a clip's questions need."""
+    """Facts of a clip that its questions are worded with; plain lists, as they are read one by one."""
 
     clip_id: str
     labels: list[str]
     """[E] "camera", then the tracks' labels."""
-    kinds: np.ndarray
-    """[E] int, as in Scene."""
-    timestamps: np.ndarray
+    kinds: list[str]
+    """[E] of KINDS."""
+    timestamps: list[float]
     """[T] seconds."""
     size: tuple[int, int]
     """Width and height of the original video in pixels."""
@@ -180,8 +180,8 @@ def offer_cues(cues: Sequence[tuple[str, ClipCues]], qa: QA) -> Offered:
         ClipWords(
             clip_id,
             ["camera", *clip.labels.tolist()],
-            np.concatenate([[KINDS.index("camera")], np.where(clip.is_agent, *map(KINDS.index, ("agent", "object")))]),
-            clip.timestamps,
+            ["camera", *("agent" if agent else "object" for agent in clip.is_agent.tolist())],
+            clip.timestamps.tolist(),
             (int(clip.meta["width"]), int(clip.meta["height"])),
         )
         for clip_id, clip in cues
@@ -353,7 +353,7 @@ def _question(
     labels: list[str],
     boxes: list[list[int]],
 ) -> str:
-    moment = float(clip.timestamps[frames[form.stated]])
+    moment = clip.timestamps[frames[form.stated]]
     mentions = [mention(label, box, moment) for label, box in zip(labels, boxes, strict=True)]
     return question_text(form, wording, start, end, moment, dict(zip(form.roles, mentions, strict=True)))
 
@@ -383,7 +383,7 @@ def _entity_columns(asked: Candidates, forms: list[Form], clips: list[ClipWords]
         "viewpoint_kind": ["none" if viewer < 0 else KINDS[min(viewer, 1)] for viewer in viewers],
         "viewpoint_mode": [_MODES[form.viewer] for form in forms],
         "targets": [[t - 1 for t in own] for own in targets],
-        "target_kinds": [[KINDS[clip.kinds[t]] for t in own] for clip, own in zip(clips, targets, strict=True)],
+        "target_kinds": [[clip.kinds[t] for t in own] for clip, own in zip(clips, targets, strict=True)],
         "labels": [[clip.labels[e] for e in own] for clip, own in zip(clips, mentioned, strict=True)],
         "boxes": [
             [box if e else [] for e, box in zip(own, four[viewer < 0 :], strict=False)]
@@ -400,8 +400,8 @@ def _time_columns(asked: Candidates, forms: list[Form], clips: list[ClipWords]) 
     starts = [0 if p else row[0] for row, p in zip(frames, predicts, strict=True)]
     return {
         "frames": frames,
-        "start_time": [float(clip.timestamps[frame]) for clip, frame in zip(clips, starts, strict=True)],
-        "end_time": [float(clip.timestamps[frame]) for clip, frame in zip(clips, ends, strict=True)],
+        "start_time": [clip.timestamps[frame] for clip, frame in zip(clips, starts, strict=True)],
+        "end_time": [clip.timestamps[frame] for clip, frame in zip(clips, ends, strict=True)],
         "shown_frames": [
             at + 1 if p else len(clip.timestamps) for clip, at, p in zip(clips, stated, predicts, strict=True)
         ],

@@ -14,7 +14,7 @@ from dsr.cues.schema import ClipCues
 from dsr.params import QA, Ensemble
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.scene import Scene, build_scene
-from dsr.questions.engine.signals import Drawn, Members, signal_states, told_between
+from dsr.questions.engine.signals import Drawn, Members, look_between, signal_states
 from dsr.questions.language.templates import TEMPLATES, answer_text, num_axes
 from tests.questions.reference import states_of
 from tests.scenes import heading, looking, make_cues
@@ -524,6 +524,6 @@ def test_a_distance_that_comes_back_between_two_moments_is_not_asked_about() -> 
     _, states, valid = signal_states(scene, form, drawn, QA(), exact)
     assert valid.all()
     assert not states.any()
-    assert not told_between(scene, form, drawn, states[..., 0], QA(), exact).any()
+    assert not look_between(scene, form, drawn, states[..., 0], QA(), exact).holds.any()
     still = scene_of(cues(looking([0, 0, 0], [1, 0, 0]), ball=(path(5 + 0 * frames, 0), None)))
-    assert told_between(still, form, drawn, states[..., 0], QA(), Members(still, slice(0, 1))).all()
+    assert look_between(still, form, drawn, states[..., 0], QA(), Members(still, slice(0, 1))).holds.all()

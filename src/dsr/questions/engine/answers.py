@@ -1,94 +1,17 @@
-"""Signals at key moments -> states -> answers.
+"""States at key moments -> answers, and how far answers are apart.
 
 A state is -1, 0 or 1 on each of A axes; the states of a question are [M, A] and its answer is their run-length
-sequence. Every tolerance and floor is relative (to the first value of a run, to the scene's median depth), so
-that an answer does not change when all lengths are multiplied.
+sequence.
 """
 
 from collections.abc import Sequence
 from functools import cache
 from itertools import groupby, pairwise
-from math import log1p
 
 import numpy as np
 
-from dsr.geometry.signals import length
-
 MAX_RUN_BASE = 28
 """27 states of three axes, and 0 for the end of the sequence."""
-
-
-def change_states(values: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """How a positive signal changes from moment to moment, and whether that is clear.
-
-    A step is `grows` (1) or `shrinks` (-1) where the ratio of its ends exceeds 1 + tolerance, either way, else
-    `constant` (0). All values of a constant run lie within the tolerance of each other; where they do not, the signal
-    drifts slowly, and there is no telling where it stays and where it changes.
-
-    Args:
-        values: [K, M + 1, S].
-
-    Returns:
-        States [K, M, 1, S] int8, and [K, S] bool: no constant run drifts.
-
-    A distance that grows and then stays, and one that drifts by 10 % and again by 10 %:
-
-    >>> states, clear = change_states(np.array([[1.0, 2.0, 2.1], [1.0, 1.1, 1.21]])[..., None], tolerance=0.15)
-    >>> states[:, :, 0, 0].tolist(), clear[:, 0].tolist()
-    ([[1, 0], [0, 0]], [True, False])
-    """
-    log = np.log(values)
-    limit = log1p(tolerance)
-    states = signs(np.diff(log, axis=1), limit)
-    moments = np.moveaxis(log, 1, 0)
-    return states[:, :, None], clear_changes(list(moments), list(np.moveaxis(states, 1, 0)), limit)
-
-
-def clear_changes(logs: Sequence[np.ndarray], changes: Sequence[np.ndarray], limit: float) -> np.ndarray:
-    """Whether all values of each constant run lie within the limit of each other.
-
-    Args:
-        logs: logarithms at each moment, arrays of one shape.
-        changes: states from each moment to the next, arrays that broadcast to that shape; a constant one stays within
-            the limit.
-    """
-    clear = np.ones(logs[0].shape, bool)
-    runs = constant = [change == 0 for change in changes]
-    for apart in range(2, len(logs)):
-        runs = [run & more for run, more in zip(runs, constant[apart - 1 :], strict=False)]
-        for run, first, last in zip(runs, logs, logs[apart:], strict=False):
-            clear &= (np.abs(last - first) <= limit) | ~run
-    return clear
-
-
-def comparison_states(first: np.ndarray, second: np.ndarray, tolerance: float) -> np.ndarray:
-    """States of two positive signals [K, M, S]: the first is larger (1), smaller (-1) or about the same (0).
-
-    >>> comparison_states(np.array([[[3.0]]]), np.array([[[2.0]]]), tolerance=0.2).ravel().tolist()
-    [1]
-    """
-    return signs(np.log(first) - np.log(second), log1p(tolerance))[:, :, None]
-
-
-def comparable(slow: np.ndarray, other_slow: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """Where two speeds have a state: two slow ones are not compared, and no slow one is called about as fast.
-
-    Args:
-        slow, other_slow: bool, arrays of one shape; a slow speed is measured as the floor's.
-        states: how the two compare, likewise.
-    """
-    return ~((slow & other_slow) | ((slow | other_slow) & (states == 0)))
-
-
-def direction_states(vectors: np.ndarray, dead_zone: float) -> np.ndarray:
-    """Signs of unit vectors on (forward, left, up), 0 within the dead zone: [K, M, 3, S] -> [K, M, 3, S] int8.
-
-    Ahead and to the right, a little above:
-
-    >>> direction_states(np.array([4.0, -3.0, 0.5]).reshape(1, 1, 3, 1), dead_zone=0.2).ravel().tolist()
-    [1, -1, 0]
-    """
-    return signs(vectors / length(vectors)[:, :, None], dead_zone)
 
 
 def run_lengths(states: np.ndarray) -> np.ndarray:
@@ -205,8 +128,3 @@ def _nearest_spreads(a: np.ndarray, b: np.ndarray, num_moments: int) -> np.ndarr
         np.minimum(best[1:, 1:], total[:-1, :-1], out=best[1:, 1:])
         total = best + cost
     return total[-1, -1] / num_moments
-
-
-def signs(values: np.ndarray, limit: float) -> np.ndarray:
-    """1 above the limit, -1 below its negative, else 0: int8."""
-    return (values > limit).view(np.int8) - (values < -limit).view(np.int8)

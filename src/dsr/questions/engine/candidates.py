@@ -19,7 +19,7 @@ from dsr.mcq import TYPES
 from dsr.params import QA
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.scene import CAMERA, OBJECT, Scene
-from dsr.questions.engine.signals import Drawn, Members, signal_states, told_between
+from dsr.questions.engine.signals import Drawn, Members, look_between, signal_states
 from dsr.questions.engine.survey import ANSWERED, Survey
 from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.templates import Form, answer_text, encode_states, num_axes
@@ -119,9 +119,9 @@ class _Search:
         drawn, signal, states = drawn.take(np.flatnonzero(stable)), signal[stable], states[stable, ..., 0]
 
         if form.signal in ("dis", "dir", "ori"):
-            told = told_between(scene, form, drawn, states, self.qa, self.as_they_are)
-            counts["changes between its moments"] += int((~told).sum())
-            drawn, signal, states = drawn.take(np.flatnonzero(told)), signal[told], states[told]
+            steady = look_between(scene, form, drawn, states, self.qa, self.as_they_are).holds
+            counts["changes between its moments"] += int((~steady).sum())
+            drawn, signal, states = drawn.take(np.flatnonzero(steady)), signal[steady], states[steady]
         return self._candidates(index, drawn, signal, states)
 
     def _surveyed(self, form: Form, steps: Sequence[int]) -> tuple[Drawn, np.ndarray]:

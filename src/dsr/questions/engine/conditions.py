@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+Side = Literal["above", "below", "equal"]
 DEPTHS = "median depths"
 """Unit of lengths: the clip's median depth."""
 
@@ -23,7 +24,7 @@ class Condition:
     """The number in words, such as "distance at 1.2 s"."""
     values: np.ndarray
     """[..., S] float; NaN where a version does not know it. One version where `alone`."""
-    side: Literal["above", "below", "equal"]
+    side: Side
     limit: float
     key: str = ""
     """The parameter behind the limit; empty where it is fixed in the code."""

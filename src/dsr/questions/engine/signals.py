@@ -4,18 +4,21 @@ Letters: K questions of one form, M key moments, A axes of a state, S of the sce
 finds, by working out all moments at once on a few members, is what this finds one question at a time.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import log1p
+from itertools import pairwise
+from math import exp
 
 import numpy as np
 
 from dsr.geometry.frames import express
 from dsr.geometry.signals import length
 from dsr.params import QA
-from dsr.questions.engine.answers import change_states, comparable, comparison_states, direction_states
+from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.free_form import Moments, decide
 from dsr.questions.engine.scene import AGENT, CAMERA, Scene
+from dsr.questions.engine.states import Floor, Signs, Steady, changes, comparison, sides_of_axes, way_to_compare
 from dsr.questions.language.families import Family
 from dsr.questions.language.templates import Form
 
@@ -97,31 +100,70 @@ def _by_component(values: np.ndarray) -> list[np.ndarray]:
     return list(np.ascontiguousarray(np.moveaxis(flat, 1, 0)))
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Signal of K questions of a template, its states, and what else must hold for an answer."""
+
+    signal: np.ndarray
+    """[K, P, A, S] float32 at the moments, or over the steps between them."""
+    signs: Signs
+    rules: Sequence[Floor | Steady]
+    """A floor first."""
+    seconds: np.ndarray
+    """[M] key moments of the first question."""
+
+    @property
+    def states(self) -> np.ndarray:
+        """[K, number of states, A, S] int8."""
+        return self.signs.states
+
+    @property
+    def valid(self) -> np.ndarray:
+        """[K, S] bool: every state exists."""
+        return np.logical_and.reduce([rule.holds for rule in self.rules])
+
+    def conditions(self) -> list[Condition]:
+        """Conditions under which a version gives the first question the states of its first version."""
+        return [condition for rule in (*self.rules, self.signs) for condition in rule.conditions()]
+
+
 def signal_states(
     scene: Scene, form: Form, drawn: Drawn, qa: QA, members: Members
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Signal of the first member [K, M, A] float32, states [K, M, A, S] int8, whether every state exists [K, S]."""
+    """Signal of the first member [K, P, A] float32, states [K, M, A, S] int8, whether every state exists [K, S]."""
     if isinstance(form, Family):
         return _family_states(scene, form, drawn, qa, members)
     with np.errstate(invalid="ignore", divide="ignore"):
-        if form.signal in ("spd", "spd_comp"):
-            return _speed_states(scene, form, drawn, qa, members)
-        if form.signal == "dis":
-            distance = length(_reach(form, drawn, members))
-            states, clear = change_states(distance, qa.ratio_tolerance)
-            return distance[..., :1], states, clear & _throughout(distance >= qa.min_distance)
-        axes = members.axes_at(drawn.viewer, _viewer_frames(form, drawn))
-        match form.signal:
-            case "ori":
-                seen, floor = express(members.direction_at(0, drawn.targets[:, 0], drawn.frames), axes), 0.0
-            case "dir":
-                seen, floor = express(_reach(form, drawn, members), axes), qa.min_direction
-            case _ if form.viewer == "moving":
-                seen, floor = np.diff(express(_reach(form, drawn, members), axes), axis=1), qa.min_displacement
-            case _:
-                path = members.at(drawn.targets[:, 0], drawn.frames)
-                seen, floor = express(np.diff(path, axis=1), axes), qa.min_displacement
-        return seen[..., 0], direction_states(seen, qa.dead_zone), _throughout(length(seen) >= floor)
+        measured = measure(scene, form, drawn, qa, members)
+        return measured.signal[..., 0], measured.states, measured.valid
+
+
+def measure(scene: Scene, form: Form, drawn: Drawn, qa: QA, members: Members) -> Measured:
+    """Measure questions of a template."""
+    first = scene.timestamps[drawn.targets[:1, 0], drawn.frames[:1]].ravel()
+    moments, steps = [f"{t:.1f} s" for t in first], [f"{a:.1f} to {b:.1f} s" for a, b in pairwise(first)]
+    if form.signal in ("spd", "spd_comp"):
+        return _speeds(scene, form, drawn, steps, qa, members)
+    if form.signal == "dis":
+        distance = length(_reach(form, drawn, members))
+        floor = Floor([f"distance at {t}" for t in moments], distance, qa.min_distance, "qa.min_distance")
+        signs, steady = changes("distance", moments, distance, qa.ratio_tolerance, "qa.ratio_tolerance")
+        return Measured(distance[:, :, None], signs, [floor, steady], first)
+    axes = members.axes_at(drawn.viewer, _viewer_frames(form, drawn))
+    points, least, key = moments, qa.min_displacement, "qa.min_displacement"
+    match form.signal:
+        case "ori":
+            seen, least = express(members.direction_at(0, drawn.targets[:, 0], drawn.frames), axes), 0.0
+        case "dir":
+            seen, least, key = express(_reach(form, drawn, members), axes), qa.min_direction, "qa.min_direction"
+        case _ if form.viewer == "moving":
+            seen, points = np.diff(express(_reach(form, drawn, members), axes), axis=1), steps
+        case _:
+            path = members.at(drawn.targets[:, 0], drawn.frames)
+            seen, points = express(np.diff(path, axis=1), axes), steps
+    size = length(seen)
+    sides = sides_of_axes(points, seen, size, qa.dead_zone, "qa.dead_zone")
+    return Measured(seen, sides, [Floor([f"length, {point}" for point in points], size, least, key)], first)
 
 
 def _viewer_frames(form: Form, drawn: Drawn) -> np.ndarray:
@@ -138,7 +180,7 @@ def _reach(form: Form, drawn: Drawn, members: Members) -> np.ndarray:
     return members.at(drawn.targets[:, form.num_targets - 1], drawn.frames) - start
 
 
-def step_ways(form: Form, drawn: Drawn, members: Members) -> list[np.ndarray]:
+def _step_ways(form: Form, drawn: Drawn, members: Members) -> list[np.ndarray]:
     """For each target [K, M - 1, S] float32, how far it goes in a step; from the viewer's place, where it has one.
 
     The way is measured over the frame halfway: the mere displacement of what circles is far too short.
@@ -151,30 +193,32 @@ def step_ways(form: Form, drawn: Drawn, members: Members) -> list[np.ndarray]:
     return [length(middle - path[:, :-1]) + length(path[:, 1:] - middle) for path, middle in paths]
 
 
-def _speed_states(
-    scene: Scene, form: Form, drawn: Drawn, qa: QA, members: Members
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `signal_states`, for the change of one speed or the comparison of two.
+def _speeds(scene: Scene, form: Form, drawn: Drawn, steps: list[str], qa: QA, members: Members) -> Measured:
+    """Measure the change of one speed, or the comparison of two.
 
     A slow step's speed is set to the floor's: it can still be told from a fast one.
+
+    Args:
+        steps: names of the first question's.
     """
-    ways = step_ways(form, drawn, members)
-    seconds = np.diff(scene.timestamps[drawn.targets[:, [0]], drawn.frames], axis=1)[..., None]
-    speeds = [np.maximum(way, qa.min_displacement) / seconds for way in ways]
-    slow = [way < qa.min_displacement for way in ways]
-    if len(ways) == 1:
-        states, clear = change_states(speeds[0], qa.speed_tolerance)
-        slow = [slow[0][:, :-1], slow[0][:, 1:]]
+    ways, seconds = _step_ways(form, drawn, members), scene.timestamps[drawn.targets[:, [0]], drawn.frames]
+    first = seconds[:1].ravel()
+    speeds = [np.maximum(way, qa.min_displacement) / np.diff(seconds, axis=1)[..., None] for way in ways]
+    rules: list[Floor | Steady] = []
+    if len(ways) == 2:
+        pair, where = ways, [f"ways, {step}" for step in steps]
+        names = [f"ratio of the speeds, {step}" for step in steps]
+        signs = comparison(names, speeds[0], speeds[1], qa.speed_tolerance, "qa.speed_tolerance")
     else:
-        states = comparison_states(speeds[0], speeds[1], qa.speed_tolerance)
-        clear = np.ones(slow[0][:, 0].shape, bool)
-    known = _throughout(comparable(slow[0], slow[1], states[:, :, 0]))
-    return np.stack([speed[..., 0] for speed in speeds], axis=-1), states, clear & known
-
-
-def _throughout(holds: np.ndarray) -> np.ndarray:
-    """[K, S]: true at every moment of [K, M, S]."""
-    return np.logical_and.reduce(holds, axis=1)
+        pair, where = [ways[0][:, :-1], ways[0][:, 1:]], [f"steps at {t:.1f} s" for t in first[1:-1]]
+        middles = [f"{t:.1f} s" for t in (first[1:] + first[:-1]) / 2]
+        signs, steady = changes("speed", middles, speeds[0], qa.speed_tolerance, "qa.speed_tolerance")
+        rules.append(steady)
+    states = signs.states[:, :, 0]
+    shown = zip(states[:1, :, 0].ravel(), where, strict=False)
+    names_of_ways = [f"{'longer' if state else 'shorter'} of the two {at}" for state, at in shown]
+    floor = Floor(names_of_ways, way_to_compare(pair[0], pair[1], states), qa.min_displacement, "qa.min_displacement")
+    return Measured(np.stack(speeds, axis=2), signs, [floor, *rules], first)
 
 
 def family_moments(scene: Scene, form: Family, drawn: Drawn, members: Members) -> Moments:
@@ -216,26 +260,77 @@ def look_frames(frames: np.ndarray) -> np.ndarray:
     return frames[:, [0]] + (step * looks + _LOOKS_PER_STEP // 2) // _LOOKS_PER_STEP
 
 
-def told_between(scene: Scene, form: Form, drawn: Drawn, states: np.ndarray, qa: QA, members: Members) -> np.ndarray:
-    """[K] bool: between two key moments the cues show nothing that the answer does not tell.
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """Signal between the key moments on one version of the cues, which may show nothing that the answer does not tell.
 
     A direction there is that of the moment before or after. A distance stays between those of the two, but for the
     tolerance; so it does not come and go unseen.
+    """
+
+    measured: Measured
+    """At L looks."""
+    states: np.ndarray
+    """[K, M, A] at the key moments."""
+    between: np.ndarray
+    """[L] bool: a look of the first question at a frame of its own, which is none of a key moment."""
+
+    @cached_property
+    def _around(self) -> list[np.ndarray]:
+        """[L] int, the key moment before, and after, each look; or that of the look."""
+        looks = np.arange(self.measured.signal.shape[1])
+        return [looks // _LOOKS_PER_STEP, -(-looks // _LOOKS_PER_STEP)]
+
+    @cached_property
+    def _beyond(self) -> np.ndarray:
+        """[K, L] by how much the logarithm of a distance is above or below those at both moments around."""
+        log = np.log(self.measured.signal[:, :, 0, 0])
+        before, after = (log[:, _LOOKS_PER_STEP * moments] for moments in self._around)
+        return np.maximum(log - np.maximum(before, after), np.minimum(before, after) - log)
+
+    @property
+    def holds(self) -> np.ndarray:
+        """[K] bool."""
+        signs = self.measured.signs
+        if signs.ratios:
+            return np.logical_and.reduce(self._beyond < signs.limit, axis=1)
+        as_around = [(signs.states[..., 0] == self.states[:, moments]).all(axis=2) for moments in self._around]
+        return np.logical_and.reduce(as_around[0] | as_around[1], axis=1)
+
+    def conditions(self) -> list[Condition]:
+        """Condition of the first question at the look that is nearest to failing it, if there is a look at all."""
+        signs, looks = self.measured.signs, np.flatnonzero(self.between)
+        conditions = []
+        for look in looks.tolist():
+            name, around = f"{self.measured.seconds[look]:.1f} s", [int(moments[look]) for moments in self._around]
+            if signs.ratios:
+                what = f"distance at {name}, between moments, beyond those of the moments around"
+                value, limit = np.exp(self._beyond[0, [look]]), exp(signs.limit)
+                conditions.append(Condition(what, value, "below", limit, signs.key, alone=True))
+                continue
+            either = []
+            # All axes as at the moment before, or all as at the one after.
+            for moment, which in zip(around, ("before", "after"), strict=True):
+                states = enumerate(self.states[0, moment].tolist())
+                axes = [signs.condition(look, axis, state, f", as {which}") for axis, state in states]
+                either.append(min(axes, key=_margin))
+            conditions.append(replace(max(either, key=_margin), alone=True))
+        return [min(conditions, key=_margin)] if conditions else []
+
+
+def _margin(condition: Condition) -> float:
+    return float(condition.margins[0])
+
+
+def look_between(scene: Scene, form: Form, drawn: Drawn, states: np.ndarray, qa: QA, members: Members) -> Looks:
+    """Look at a distance or a direction between the key moments.
 
     Args:
         states: [K, M, A] of the questions, at their key moments.
         members: the one to look at.
     """
-    looks = Drawn(drawn.viewer, drawn.targets, look_frames(drawn.frames))
-    signal, dense, _ = signal_states(scene, form, looks, qa, members)
-    number = np.arange(looks.frames.shape[1])
-    before, after = number // _LOOKS_PER_STEP, -(-number // _LOOKS_PER_STEP)
-    if form.signal == "dis":
-        log = np.log(signal[..., 0])
-        key = log[:, ::_LOOKS_PER_STEP]
-        limit = log1p(qa.ratio_tolerance)
-        low, high = np.minimum(key[:, before], key[:, after]), np.maximum(key[:, before], key[:, after])
-        return ((log > low - limit) & (log < high + limit)).all(axis=1)
-    dense = dense[..., 0]
-    as_before = (dense == states[:, before]).all(axis=2)
-    return (as_before | (dense == states[:, after]).all(axis=2)).all(axis=1)
+    frames = look_frames(drawn.frames)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        measured = measure(scene, form, replace(drawn, frames=frames), qa, members)
+    first = frames[:1].ravel()
+    return Looks(measured, states, ~np.isin(first, drawn.frames[:1]) & (np.diff(first, prepend=-1) > 0))

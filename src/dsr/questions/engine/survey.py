@@ -18,8 +18,9 @@ from math import log, log1p
 import numpy as np
 
 from dsr.params import QA
-from dsr.questions.engine.answers import clear_changes, comparable, run_length_codes, signs
+from dsr.questions.engine.answers import run_length_codes
 from dsr.questions.engine.scene import CAMERA, Scene
+from dsr.questions.engine.states import clear_changes, comparable, signs
 from dsr.questions.language.templates import Form
 
 ANSWERED = "answered: "

@@ -19,7 +19,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal
 
 NUM_MOMENTS = {"dis": 5, "dir": 5, "ori": 5, "spd": 6, "spd_comp": 6, "dir_pred": 3}
@@ -48,14 +48,14 @@ class Form:
     oriented_target: bool = False
     """True where the first target must have a facing direction."""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name that no other form has; a question of the pool keeps it."""
         if self.type == "non_temp":
             return self.signal
         return f"{self.type}_between" if self.num_targets == 2 and self.signal in ("dis", "dir") else self.type
 
-    @property
+    @cached_property
     def roles(self) -> tuple[str, ...]:
         """Roles of those whom a question mentions, in the order of the pool's columns."""
         return ROLES[self.viewer == "none" : 1 + self.num_targets]
@@ -254,7 +254,7 @@ TEMPLATES = (
     ),
 )
 
-_INTERVALS = ("between {start:.1f} s and {end:.1f} s", "from {start:.1f} s to {end:.1f} s")
+_INTERVALS = (("between ", " and "), ("from ", " to "))
 _THEN = ", then "
 _DIRECTIONS = (("in front", "behind"), ("left", "right"), ("above", "below"))
 _BETWEEN = (("forward", "backward"), ("left", "right"), ("above", "below"))
@@ -371,11 +371,12 @@ def question_text(form: Form, wording: int, start: float, end: float, moment: fl
         wording: any non-negative number; it chooses among the form's wordings and the ways to say an interval.
         names: `viewer`, `a`, `b`, `c` as given by `mention`, those that the form needs.
     """
-    interval = _INTERVALS[wording % len(_INTERVALS)].format(start=start, end=end)
+    first, last = f"{start:.1f} s", f"{end:.1f} s"
+    before, between = _INTERVALS[wording % len(_INTERVALS)]
+    interval = f"{before}{first}{between}{last}"
     template = form.wordings[wording // len(_INTERVALS) % len(form.wordings)]
-    capital = interval[0].upper() + interval[1:]
-    times = {"moment": f"{moment:.1f} s", "start": f"{start:.1f} s", "end": f"{end:.1f} s"}
-    text = template.format(interval=interval, Interval=capital, **times, **names)
+    times = {"moment": first if moment == start else f"{moment:.1f} s", "start": first, "end": last}
+    text = template.format(interval=interval, Interval=interval.capitalize(), **times, **names)
     return text[0].upper() + text[1:]
 
 
