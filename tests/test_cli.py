@@ -20,7 +20,7 @@ def test_help_names_every_stage_of_the_flow():
     text = dsr("--help").stdout
     for name in ("dvc.yaml", "data/raw/dvc.yaml"):
         for stage, content in yaml.safe_load((PROJECT / name).read_text())["stages"].items():
-            assert content["cmd"] == f"dsr {stage}"
+            assert content["cmd"] == f"env PYTHONPATH=src python -m dsr {stage}"
             assert stage in text
 
 
