@@ -1,10 +1,11 @@
 # `make repro` goes from nothing to metrics, `make test` runs every test, `make check` what a change needs in between.
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
+# Relative: a target of make cannot have spaces in its path, and the folder of a clone can.
+VENV := .venv
 INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints constraints.txt --build-constraints constraints.txt
 
-# Stages call `dsr`, so the environment's commands come first.
-export PATH := $(VENV)/bin:$(PATH)
+# Stages call `python`, so the environment's commands come first.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: repro test check lint bench clean
 
