@@ -20,6 +20,8 @@ from dsr.questions import generate, split
 from tests.real_clips import CAPTIONS, real_clips
 from tests.scenes import HEIGHT, WIDTH, random_cues
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 6.0
 FROM_VTEST = 10
 PARAMS = Params(clips=Clips(source="real"), cues=Cues(backend="annotated"), split=Split(bench_fraction=0.5))

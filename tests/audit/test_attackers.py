@@ -213,6 +213,7 @@ def test_two_blocks_are_enough() -> None:
     assert strongest(blind_credits(pool, seed=1))["question"] > 0.3
 
 
+@pytest.mark.slow
 def test_result_does_not_depend_on_the_processes() -> None:
     pool = make_pool(label_tells)
     pool = pool[pool["block"] < 2].reset_index(drop=True)

@@ -60,6 +60,7 @@ def with_audit(**changes: object) -> Params:
     return dataclasses.replace(PARAMS, qa=dataclasses.replace(PARAMS.qa, audit=dataclasses.replace(SMALL, **changes)))
 
 
+@pytest.mark.slow
 def test_report_of_a_sound_pool(project: Path) -> None:
     audit.run(PARAMS, project, workers=1)
     report, pool = read(project), pd.read_parquet(project / "data/qa/pool.parquet")

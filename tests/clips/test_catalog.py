@@ -320,6 +320,7 @@ def test_a_missing_source_folder_is_named(tmp_path: Path) -> None:
         catalog.run(PARAMS, tmp_path, 1)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_or_hangs_costs_one_clip(
     folder: Path, processes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +345,7 @@ def _misbehave(job: object, time_limit: int) -> object:
     return catalog._probe_clip(job, time_limit)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_same_clips_same_bytes_on_one_process_or_two(folder: Path, processes: None) -> None:
     for i in range(6):
         make_video(folder / f"clip_{i}.mp4", seed=i + 1)
@@ -355,6 +357,7 @@ def test_same_clips_same_bytes_on_one_process_or_two(folder: Path, processes: No
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_thousands_of_clips(folder: Path, processes: None) -> None:
     template = write_truth(folder / "template.npz").read_bytes()
     lines = ["clip_id,caption,truth"]

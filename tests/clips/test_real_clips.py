@@ -15,6 +15,8 @@ from dsr.curation import curate
 from dsr.params import Clips, Params
 from tests.real_clips import CAPTIONS, real_clips
 
+pytestmark = pytest.mark.slow
+
 
 def test_real_clips_are_catalogued_decoded_and_curated(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "raw" / "real"

@@ -217,6 +217,7 @@ def test_square_pixels(tmp_path: Path) -> None:
     assert read_frames(path, [0, 9]).shape == (2, 48, 128, 3)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path: Path) -> None:
     """600 frames of 640 x 480 are 550 MB decoded; 8 of them are 7 MB."""
     path = make_video(tmp_path / "long.mp4", 600, (640, 480))

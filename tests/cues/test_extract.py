@@ -250,6 +250,7 @@ def test_unusable_tables_are_errors_that_say_what_to_do(project: Project) -> Non
         extract.run(SMALL, project.root)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_taken_up_where_it_was(project: Project, misbehaving: Params) -> None:
     """SIGKILL mid-run: no torn file, finished clips stay as they are, and the end is that of a run without a kill."""
     for k in range(20):

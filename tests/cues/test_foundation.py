@@ -39,6 +39,8 @@ TINY = Params(
     clips=Clips(source="mine"), cues=Cues(backend="foundation", foundation=FoundationCues(preset="tiny", decoders=1))
 )
 
+pytestmark = pytest.mark.slow
+
 
 def map_here(
     function: Callable[[Any], Any], items: Iterable[Any], workers: int, ahead: int = 1

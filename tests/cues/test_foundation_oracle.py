@@ -18,6 +18,8 @@ from dsr.simulator.stage import simulate_clip
 from dsr.simulator.truth import Truth, read_truth
 from tests.perception import oracle
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("pybullet", reason="the simulate extra is not installed")
 pytest.importorskip("sam2", reason="the perception extra is not installed")
 

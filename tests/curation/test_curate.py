@@ -53,6 +53,7 @@ def test_no_catalogue_and_no_clip_are_told(tmp_path: Path) -> None:
         curate.run(Params(), tmp_path)
 
 
+@pytest.mark.slow
 def test_ten_thousand_captions(tmp_path: Path) -> None:
     write_catalogue(
         tmp_path, {f"c{i:05}": f"A man walks {i} dogs past a red car and a blue car" for i in range(10_000)}

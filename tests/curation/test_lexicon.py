@@ -59,6 +59,7 @@ def test_no_word_is_none() -> None:
     assert not english().knows("läuft")
 
 
+@pytest.mark.slow
 def test_the_lexicon_is_what_wordnet_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         debian_package("wordnet-base", tmp_path)

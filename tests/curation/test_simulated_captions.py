@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from dsr import project
 from dsr.clips import catalog
@@ -12,6 +13,7 @@ from dsr.simulator import stage
 from dsr.simulator.truth import read_truth
 
 
+@pytest.mark.slow
 def test_simulated_captions_are_understood(tmp_path: Path) -> None:
     params = Params(simulate=Simulate(num_clips=20, render=False))
     stage.run(params, tmp_path, 1)

@@ -63,6 +63,7 @@ def test_a_folder_of_weights_must_hold_every_shard_of_its_index(tmp_path: Path) 
     assert weights.missing_files(folder) == ["model.safetensors.index.json (damaged)"]
 
 
+@pytest.mark.slow
 def test_the_default_run_needs_no_weights(tmp_path: Path, all_installed: None) -> None:
     assert doctor.needed_weights(Params()) == []
     doctor.run(Params(), tmp_path)

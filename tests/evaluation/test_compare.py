@@ -80,6 +80,7 @@ def test_intervals_know_that_questions_of_a_video_go_together() -> None:
     assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
 
 
+@pytest.mark.slow
 def test_files_folders_and_revisions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

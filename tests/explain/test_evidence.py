@@ -79,6 +79,7 @@ def alone(found: Explanation) -> list[Condition]:
     return [c for c in found.reading.conditions if c.alone]
 
 
+@pytest.mark.slow
 def test_conditions_hold_exactly_on_the_versions_that_give_the_same_states(explained: list[Explanation]) -> None:
     agreed = disagreed = 0
     decided = Counter[str]()

@@ -104,6 +104,7 @@ def test_cues_that_are_gone_are_said(project: Path, tmp_path: Path) -> None:
         explain(PARAMS, tmp_path, row.qa_id)
 
 
+@pytest.mark.slow
 def test_pictures_of_every_type_are_drawn_and_the_same_again(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

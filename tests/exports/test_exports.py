@@ -50,6 +50,7 @@ def load_module(path: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_videos_are_whole_or_cut_and_what_has_none_is_counted(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -276,6 +276,7 @@ def test_the_accounts_add_up(project: Path, pool: pd.DataFrame) -> None:
     assert report["clips_without_candidates"] == 0
 
 
+@pytest.mark.slow
 def test_two_processes_and_another_order_of_the_table_write_the_same_bytes(project: Path, copy: Path) -> None:
     for name in ("data/qa/pool.parquet", "metrics/qa.json"):
         (copy / name).unlink()

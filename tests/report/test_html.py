@@ -91,6 +91,7 @@ def reported(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return root, (root / "metrics/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_loads_nothing(reported: tuple[Path, str]) -> None:
     _, page = reported
     tags = Tags(page)

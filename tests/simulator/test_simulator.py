@@ -239,6 +239,7 @@ def test_worlds_change_enough_to_ask_about():
     assert 0.5 < np.mean(seen) < 0.98
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_on_one_process_or_two(tmp_path: Path):
     params = Params(simulate=replace(SMALL, num_clips=2, size=(96, 64)))
     folders = []

@@ -54,6 +54,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
+@pytest.mark.slow
 def test_it_writes_a_model_that_answers_and_a_loss_curve(trained: Path) -> None:
     model, processor = load_model(trained / "models/gsm", "cpu")
     store = ClipStore(trained, processor)
@@ -124,6 +125,7 @@ train.run(SMALL, Path(sys.argv[1]), workers=1)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(trained: Path, tmp_path: Path) -> None:
     make_project(tmp_path)
     environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'src'}"}
@@ -375,6 +377,7 @@ def test_adapters_alone_learn_and_are_merged(tmp_path: Path) -> None:
     assert changed == projections
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_adapters_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     params = replace(SMALL, train=replace(SMALL.train, lora_rank=2, save_steps=2))
