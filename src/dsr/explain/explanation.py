@@ -35,7 +35,7 @@ from dsr.questions.language.families import FORM_INDEX, FORMS, Family
 from dsr.questions.language.templates import Form
 
 VERSIONS = ("as they are", "ensemble", "fresh noise", "other noise", "exact truth")
-"""Of the cues, in the order of a version's index in `Explanation.origin`."""
+"""Kinds of versions of the cues; `Explanation.origin` has indices into these."""
 WIDTH = 110
 _SUGGESTIONS = 5
 _CONDITIONS_SHOWN = 8
@@ -47,7 +47,7 @@ class Explanation:
     """A question with everything that its answer follows from."""
 
     row: dict[str, Any]
-    """Of the pool."""
+    """Row of the pool."""
     quartet: Sequence[dict[str, Any]]
     """Rows of the pool's other questions with the same options."""
     form: Form

@@ -7,11 +7,11 @@ ORANGE, SKY = "#E69F00", "#56B4E9"
 INK, GREY, PALE, FAINT = "#222222", "#666666", "#BDBDBD", "#EEEEEE"
 
 ROLES = {"viewer": BLUE, "a": VERMILION, "b": GREEN, "c": PURPLE}
-"""Whose eyes, and the targets in the order of the question."""
+"""Viewer, and the targets in the order of the question."""
 PAIRS = {"ab": ORANGE, "ac": SKY, "bc": INK}
-"""Of two targets together."""
+"""Two targets together."""
 TRACKS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY, "#8C564B", "#117733")
-"""For the tracks of a clip; beyond these they repeat, and the labels tell them apart."""
+"""Tracks of a clip; beyond these they repeat, and the labels tell them apart."""
 AXES = {"forward": BLUE, "left": VERMILION, "up": GREEN}
 SIGNS = {1: SKY, 0: "#D9D9D9", -1: ORANGE, 2: FAINT}
 """A state's sign; 2 is a state without an opposite."""

@@ -63,7 +63,7 @@ class Case:
 
     answer: int
     conditions: Sequence[Condition]
-    """Of values [K, S]."""
+    """With values [K, S]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +227,7 @@ def passing(m: Moments, qa: QA) -> Ruling:
     first, second = (np.take_along_axis(d, at, axis=1)[:, 0] for d in m.distances())
 
     def by_far(where: str, ratio: np.ndarray) -> Condition:
-        what = f"times that {m.names.targets[0]} is {where} than {m.names.targets[1]} where they pass"
+        what = f"how many times {where} {m.names.targets[0]} is than {m.names.targets[1]} where they pass"
         return Condition(what, ratio, "above", 1 + qa.ratio_tolerance, _RATIO)
 
     cases = [
@@ -310,7 +310,7 @@ def order_of_speed(m: Moments, qa: QA) -> Ruling:
     covered = np.maximum(steps.sum(axis=2), qa.min_displacement)
 
     def next_is_slower(fast: int, slow: int) -> Condition:
-        what = f"way of {m.names.targets[fast]} over that of {m.names.targets[slow]}"
+        what = f"ground covered by {m.names.targets[fast]} over that by {m.names.targets[slow]}"
         return Condition(what, covered[fast] / covered[slow], "above", 1 + qa.speed_tolerance, _SPEED)
 
     def curves() -> list[Curves]:
@@ -326,7 +326,7 @@ def when_fastest(m: Moments, qa: QA) -> Ruling:
     stride = (m.seconds.shape[1] - 1) // 4
     covered = length(np.diff(m.targets[0][:, ::stride], axis=1))
     speed = covered / np.diff(m.seconds[:, ::stride])[..., None]
-    moves = Condition("longest way in a quarter", covered.max(axis=1), "above", qa.min_displacement, _MOVES, DEPTHS)
+    moves = Condition("most ground in a quarter", covered.max(axis=1), "above", qa.min_displacement, _MOVES, DEPTHS)
     cases = []
     for quarter, ordinal in enumerate(("first", "second", "third", "last")):
         ratio = speed[:, quarter] / np.delete(speed, quarter, axis=1).max(axis=1)
@@ -352,7 +352,7 @@ def path_shape(m: Moments, qa: QA) -> Ruling:
     moves = Condition("shortest step", least, "above", qa.min_displacement / 2, f"half of {_MOVES}", DEPTHS)
 
     def direct(side: Literal["above", "below"], limit: float) -> Condition:
-        return Condition("straight-line distance over the way", straightness, side, limit)
+        return Condition("straight-line distance over the length of the path", straightness, side, limit)
 
     cases = [
         Case(0, [moves, direct("above", 0.97), _angle("turn on the whole, either way", np.abs(turn), "below", 15)]),
@@ -415,7 +415,7 @@ def _come_closer(
 
 
 def _side_of_the_other(m: Moments) -> tuple[np.ndarray, Callable[[int], Condition], list[Condition], Curves]:
-    """Of two targets: [K, M, S] degrees that the first is to the left of the second, as the viewer sees them, the
+    """Side of the first of two targets as the viewer sees them: [K, M, S] degrees to the left of the second, the
     condition of a number of changes, those that make it clear, and the curve."""
     bearings, in_front = m.bearings()
     limit, names = 3, m.names

@@ -1,4 +1,4 @@
-"""What becomes of a question when its video is played backwards, is mirrored, or its options are rotated.
+"""Questions rewritten for a video that is played backwards or mirrored, or with their options rotated.
 
 A question of this project's templates is written again for the changed video: times count from the other end, boxes lie
 on the other side, and each option tells its states as they then are. Since every option is changed by the same rule,
@@ -24,7 +24,7 @@ from dsr.questions.language.reading import parse_question
 from dsr.questions.language.templates import Answer, Form, answer_text, mention, parse_answer, question_text
 
 LEFT_AXIS = 1
-"""Of the three axes of a direction: forward, left, up."""
+"""Place of left among the three axes of a direction: forward, left, up."""
 
 
 class UndefinedError(Exception):
