@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from dsr import console, project
-from dsr.clips.video import frames_between, probe
+from dsr.clips.video import VideoInfo, frames_between, probe
 from dsr.console import StageError
 from dsr.files import sha256_file, write_parquet
 from dsr.params import Params
@@ -328,36 +328,28 @@ def _probe_clip(job: _Job, time_limit: int) -> _Probed:
     with ended_after(time_limit):
         path = job.video or job.truth
         assert path is not None
-        truth = _read_truth(job.truth) if job.truth else None
+        truth, rendered = _read_truth(job.truth) if job.truth else (None, False)
         if job.video:
             info = probe(job.video)
-            timestamps, duration, fps, size = (
-                info.timestamps,
-                info.duration,
-                info.fps,
-                (info.width, info.height),
-            )
-            if truth and len(truth[0]) != len(timestamps):
-                raise ClipError(f"truth does not match: {len(truth[0])} frames, the video has {len(timestamps)}")
+            if truth and truth.num_frames != info.num_frames:
+                raise ClipError(f"truth does not match: {truth.num_frames} frames, the video has {info.num_frames}")
         else:
             assert truth is not None
-            timestamps, size, rendered = truth
+            info = truth
             if rendered:
                 raise ClipError("file missing: the truth is of a rendered clip, whose video is not there")
-            fps = (len(timestamps) - 1) / timestamps[-1] if len(timestamps) > 1 else 0.0
-            duration = float(timestamps[-1]) + (1 / fps if fps else 0.0)
-        start, end = job.start or 0.0, duration if job.end is None else job.end
-        if not start < end <= duration + 0.5:
-            raise ClipError(f"trim outside the video: [{start:g}, {end:g}] s of {duration:.2f} s")
-        end = min(end, duration)
-        num_frames = frames_between(timestamps, start, end)[1]
+        start, end = job.start or 0.0, info.duration if job.end is None else job.end
+        if not start < end <= info.duration + 0.5:
+            raise ClipError(f"trim outside the video: [{start:g}, {end:g}] s of {info.duration:.2f} s")
+        end = min(end, info.duration)
+        num_frames = frames_between(info.timestamps, start, end)[1]
         if num_frames < job.min_frames:
             raise ClipError(f"too few frames: {num_frames}, cues.num_frames is {job.min_frames}")
-        return _Probed(sha256_file(path), start, end, duration, float(fps), num_frames, *size)
+        return _Probed(sha256_file(path), start, end, info.duration, info.fps, num_frames, info.width, info.height)
 
 
-def _read_truth(path: Path) -> tuple[np.ndarray, tuple[int, int], bool]:
-    """Timestamps [F] from 0, (width, height) and whether the clip was rendered, of a simulator truth file."""
+def _read_truth(path: Path) -> tuple[VideoInfo, bool]:
+    """Properties of the video that a simulator's truth file is about, and True if it was rendered."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             timestamps = np.asarray(archive["timestamps"], np.float64)
@@ -367,7 +359,7 @@ def _read_truth(path: Path) -> tuple[np.ndarray, tuple[int, int], bool]:
         raise ClipError(f"truth unreadable: {error}") from None
     if timestamps.ndim != 1 or not len(timestamps) or not (np.diff(timestamps) > 0).all():
         raise ClipError("truth unreadable: its timestamps do not increase")
-    return timestamps - timestamps[0], (width, height), rendered
+    return VideoInfo.of_frames(timestamps - timestamps[0], width, height), rendered
 
 
 def _refuse_copies(rows: list[Row]) -> None:

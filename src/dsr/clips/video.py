@@ -69,6 +69,18 @@ class VideoInfo:
     timestamps: np.ndarray
     """[num_frames] float64, seconds since the first frame, strictly increasing."""
 
+    @classmethod
+    def of_frames(cls, timestamps: np.ndarray, width: int, height: int) -> "VideoInfo":
+        """Properties of the video whose frames are shown at `timestamps`.
+
+        >>> info = VideoInfo.of_frames(np.array([0.0, 0.5, 1.0]), 320, 240)
+        >>> info.fps, info.duration
+        (2.0, 1.5)
+        """
+        last = float(timestamps[-1])
+        fps = (len(timestamps) - 1) / last if len(timestamps) > 1 else 0.0
+        return cls(len(timestamps), fps, last + (1 / fps if fps else 0.0), width, height, timestamps)
+
 
 @dataclass(frozen=True, eq=False)
 class _Index:
@@ -130,12 +142,8 @@ def probe(path: Path) -> VideoInfo:
         VideoError: not a video, damaged, truncated, or without frames.
     """
     index = _read_index(path)
-    num_frames = len(index.pts)
-    read_frames(path, [0, num_frames - 1], max_pixels=64 * 64)
-    timestamps = index.seconds(index.pts - index.pts[0])
-    fps = (num_frames - 1) / float(timestamps[-1]) if num_frames > 1 else 0.0
-    duration = float(timestamps[-1]) + (1 / fps if fps else 0.0)
-    return VideoInfo(num_frames, fps, duration, index.width, index.height, timestamps)
+    read_frames(path, [0, len(index.pts) - 1], max_pixels=64 * 64)
+    return VideoInfo.of_frames(index.seconds(index.pts - index.pts[0]), index.width, index.height)
 
 
 def read_frames(path: Path, indices: Sequence[int] | np.ndarray, max_pixels: int | None = None) -> np.ndarray:

@@ -5,6 +5,7 @@ that trains on two cores in minutes, randomly initialised, with a tokenizer trai
 """
 
 from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from dsr import project
 from dsr.console import StageError, num_workers
 from dsr.mcq import INSTRUCTION, LETTERS, SYSTEM
 from dsr.model.chat import letter_ids
-from dsr.model.geometry_encoders import CAMERA_LABEL
+from dsr.model.geometry_encoders import CAMERA_LABEL, MERGE
 from dsr.model.qwen2_5_vl_gsm import Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForConditionalGeneration
 from dsr.params import GSM, Model
+from dsr.perception.dinov2 import PATCH
 from dsr.perception.pi3 import load_encoder
 
 SPECIAL_TOKENS = (
@@ -41,6 +43,29 @@ SPECIAL_TOKENS = (
 )
 """In the order of Qwen's vocabulary, without its object and box tokens."""
 VOCABULARY = 4096
+TINY_TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "rope_theta": 10000.0,
+    "rope_scaling": {"type": "mrope", "mrope_section": [4, 2, 2]},
+    "tie_word_embeddings": True,
+    # 0.02 is for widths of thousands; a narrow model starts with signals far too weak.
+    "initializer_range": 0.1,
+}
+TINY_VISION = {
+    "depth": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_heads": 4,
+    "out_hidden_size": TINY_TEXT["hidden_size"],
+    "fullatt_block_indexes": [1],
+    "tokens_per_second": 2,
+    "initializer_range": 0.06,
+}
 TINY_PI3 = {"width": 32, "depth": 2, "heads": 2, "grid": 16}
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -96,39 +121,14 @@ def tiny(gsm: GSM, texts: Iterable[str], max_pixels: int) -> tuple[Qwen2_5_VLGSM
     """
     tokenizer = train_tokenizer(texts)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 192,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "rope_theta": 10000.0,
-        "rope_scaling": {"type": "mrope", "mrope_section": [4, 2, 2]},
-        "tie_word_embeddings": True,
-        # 0.02 is for widths of thousands; a narrow model starts with signals far too weak.
-        "initializer_range": 0.1,
-        "bos_token_id": None,
-        "eos_token_id": ids["<|im_end|>"],
-        "pad_token_id": ids["<|endoftext|>"],
-    }
-    vision = {
-        "depth": 2,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_heads": 4,
-        "out_hidden_size": text["hidden_size"],
-        "fullatt_block_indexes": [1],
-        "tokens_per_second": 2,
-        "initializer_range": 0.06,
-    }
+    special = {"eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
     config = Qwen2_5_VLGSMConfig(
         gsm=_gsm(gsm) | ({"sizes": {"pi3": TINY_PI3}} if "pi3" in gsm.encoders else {}),
         special_token_ids=sorted(ids.values()),
         letter_token_ids=letter_ids(tokenizer),
-        text_config=text,
-        vision_config=vision,
+        # transformers writes into the mappings that it is given.
+        text_config=deepcopy(TINY_TEXT) | special | {"vocab_size": len(tokenizer), "bos_token_id": None},
+        vision_config=deepcopy(TINY_VISION),
         tie_word_embeddings=True,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
@@ -136,11 +136,12 @@ def tiny(gsm: GSM, texts: Iterable[str], max_pixels: int) -> tuple[Qwen2_5_VLGSM
         vision_end_token_id=ids["<|vision_end|>"],
     )
     model = Qwen2_5_VLGSMForConditionalGeneration(config)
-    model.generation_config.eos_token_id = ids["<|im_end|>"]
-    model.generation_config.pad_token_id = ids["<|endoftext|>"]
-    size = {"shortest_edge": 28 * 28, "longest_edge": max_pixels}
+    model.generation_config.update(**special)
     processor = Qwen2_5_VLProcessor(
-        Qwen2VLImageProcessorFast(size=dict(size)), tokenizer, Qwen2VLVideoProcessor(size=dict(size)), CHAT_TEMPLATE
+        Qwen2VLImageProcessorFast(size=_frame_size(max_pixels)),
+        tokenizer,
+        Qwen2VLVideoProcessor(size=_frame_size(max_pixels)),
+        CHAT_TEMPLATE,
     )
     return model, processor
 
@@ -174,7 +175,7 @@ def backbone(
     if encoder is not None:
         model.model.geometry["pi3"].encoder.load_state_dict(encoder.state_dict())
     processor.tokenizer.padding_side = "left"
-    processor.video_processor.size = {"shortest_edge": 28 * 28, "longest_edge": max_pixels}
+    processor.video_processor.size = _frame_size(max_pixels)
     return model, processor
 
 
@@ -224,6 +225,11 @@ def make_model(
     for parameter in model.parameters():  # not the buffers, which RoPE needs exact
         parameter.data = parameter.data.to(dtype)
     return model, processor
+
+
+def _frame_size(max_pixels: int) -> dict[str, int]:
+    """Pixels of a frame as Qwen's processors take them: from one vision token's to `max_pixels`."""
+    return {"shortest_edge": (PATCH * MERGE) ** 2, "longest_edge": max_pixels}
 
 
 def _attention(dtype: torch.dtype) -> str:
