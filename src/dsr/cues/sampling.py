@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dsr.geometry.frames import nearest_rotations
+
 
 @dataclass(frozen=True)
 class Match:
@@ -34,8 +36,7 @@ class Match:
         result = self.blend(values)
         mixed = np.isfinite(result).all(axis=(1, 2)) & (self.weight > 0)
         if mixed.any():
-            u, _, vt = np.linalg.svd(result[mixed])
-            result[mixed] = u @ vt
+            result[mixed] = nearest_rotations(result[mixed])
         return result
 
 

@@ -86,6 +86,16 @@ def is_rotation(matrices: np.ndarray) -> np.ndarray:
         return (off < 1e-3) & (np.linalg.det(matrices) > 0)
 
 
+def nearest_rotations(matrices: np.ndarray) -> np.ndarray:
+    """Rotations [..., 3, 3] nearest to matrices [..., 3, 3] with positive determinants.
+
+    >>> np.round(nearest_rotations(np.diag([2.0, 0.5, 1.0])), 12).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    u, _, vt = np.linalg.svd(matrices)
+    return u @ vt
+
+
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Scalar product of vectors [..., 3, S]: [..., S]."""
     # Three products and two sums are several times faster than a reduction over an axis of three.

@@ -30,13 +30,13 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from dsr.perception.batches import in_batches
 from dsr.perception.checkpoints import load_exactly, read_pt
+from dsr.perception.dinov2 import image_statistics
 from dsr.perception.tracks import Detection, Word
 from dsr.weights import foundation_weights
 
 PUBLISHED = foundation_weights()["grounding"].published
 SHORT_SIDE, LONG_SIDE = 800, 1333
 """Pixels that frames are resized to: the short side, and the most that the long one may have."""
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAX_TOKENS = 256
 IGNORED_KEYS = {"label_enc.weight", "bert.embeddings.position_ids"}
 """Tensors of the published checkpoint to leave out: a head of the training, and a buffer that transformers drops."""
@@ -97,9 +97,9 @@ class Grounder:
         scale = min(self.sides[0] / min(height, width), self.sides[1] / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
         image = torch.from_numpy(frame).to(device).permute(2, 0, 1)[None].float() / 255
-        image = functional.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)[0]
-        mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, DEVIATION))
-        return (image - mean) / deviation
+        image = functional.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+        mean, std = (statistic.to(device) for statistic in image_statistics())
+        return ((image - mean) / std)[0]
 
     def _read(
         self,

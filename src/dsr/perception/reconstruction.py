@@ -17,6 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from dsr.console import StageError
+from dsr.geometry.frames import nearest_rotations
 
 MIN_CONFIDENCE = 0.1
 EDGE_TOLERANCE = 0.03
@@ -118,8 +119,7 @@ def depth_edges(depth: np.ndarray, tolerance: float = EDGE_TOLERANCE) -> np.ndar
 def from_first_camera(camera_poses: np.ndarray) -> np.ndarray:
     """Camera-to-world poses [T, 4, 4] with the first camera's frame as the world: float64, rotations orthonormal."""
     poses = np.asarray(camera_poses, np.float64)
-    u, _, vt = np.linalg.svd(poses[:, :3, :3])
-    rotations = u @ vt
+    rotations = nearest_rotations(poses[:, :3, :3])
     moved = np.zeros_like(poses)
     moved[:, :3, :3] = rotations[0].T @ rotations
     moved[:, :3, 3] = (poses[:, :3, 3] - poses[0, :3, 3]) @ rotations[0]

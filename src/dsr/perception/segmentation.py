@@ -25,12 +25,12 @@ from sam2.build_sam import build_sam2_video_predictor
 from torch.nn import functional
 
 from dsr.perception.checkpoints import load_exactly, read_pt
+from dsr.perception.dinov2 import image_statistics
 from dsr.perception.tracks import Detection, Track, TrackingResult, by_frame, distinct, encode, join, match, overlap
 from dsr.weights import foundation_weights
 
 PUBLISHED = foundation_weights()["segmentation"].published
 CONFIG = "configs/sam2.1/sam2.1_hiera_l.yaml"
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TINY = {
     "image_size": 128,
     "image_encoder.trunk.embed_dim": 8,
@@ -215,8 +215,8 @@ class _Images:
         # Pillow's resize is the published preprocessing.
         image = np.asarray(Image.fromarray(self.frames[index]).resize((self.size, self.size)))
         pixels = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1).float() / 255
-        mean, deviation = (torch.tensor(values, device=self.device)[:, None, None] for values in (MEAN, DEVIATION))
-        return (pixels - mean) / deviation
+        mean, std = (statistic.to(self.device) for statistic in image_statistics())
+        return ((pixels - mean) / std)[0]
 
 
 def load_published(checkpoint: Path, device: str) -> Predictor:

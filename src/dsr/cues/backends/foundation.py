@@ -214,9 +214,7 @@ def _orient(
         rays = np.stack([seen[k].centers[i] for k, i in wanted])
         rows, columns = np.array(wanted).T
         rotations[rows, columns], confidence[rows, columns] = models.orient(views, rays)
-    known = np.isfinite(rotations).all(axis=(2, 3))
-    rotations[~known] = np.nan
-    return rotations, np.where(known, confidence, 0).astype(np.float32)
+    return rotations, confidence
 
 
 def _assemble(
