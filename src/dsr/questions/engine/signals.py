@@ -140,7 +140,7 @@ def signal_states(
 
 def measure(scene: Scene, form: Form, drawn: Drawn, qa: QA, members: Members) -> Measured:
     """Measure questions of a template."""
-    first = scene.timestamps[drawn.targets[:1, 0], drawn.frames[:1]].ravel()
+    first = scene.timestamps[drawn.targets[:1, [0]], drawn.frames[:1]].ravel()
     moments, steps = [f"{t:.1f} s" for t in first], [f"{a:.1f} to {b:.1f} s" for a, b in pairwise(first)]
     if form.signal in ("spd", "spd_comp"):
         return _speeds(scene, form, drawn, steps, qa, members)
