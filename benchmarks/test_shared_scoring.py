@@ -18,7 +18,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from dsr.cues.schema import write_cues
 from dsr.evaluation.scorers.checkpoint import CheckpointScorer
-from dsr.examples.records import ClipStore
+from dsr.examples.clips import ClipStore
+from dsr.examples.inputs import ClipInputs
 from dsr.files import write_parquet
 from dsr.mcq import Question, read_row
 from dsr.model import presets
@@ -81,7 +82,9 @@ def make_scorer(root: Path, questions: pd.DataFrame) -> CheckpointScorer:
     config.text_config.rope_scaling["mrope_section"] = [8, 4, 4]
     config.vision_config.out_hidden_size = 128
     model = Qwen2_5_VLGSMForConditionalGeneration(config).eval()
-    return CheckpointScorer(model, ClipStore(root, processor), questions, Evaluate(), "random", workers=1)
+    return CheckpointScorer(
+        model, ClipInputs(ClipStore.of_project(root), processor), questions, Evaluate(), "random", workers=1
+    )
 
 
 def ask(scorer: CheckpointScorer, options: Evaluate, questions: list[Question], control: str) -> np.ndarray:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from dsr.examples.clips import ClipStore
 from dsr.examples.collate import Collator
-from dsr.examples.records import ClipStore, load_examples
+from dsr.examples.inputs import ClipInputs
+from dsr.examples.records import load_examples
 from dsr.params import GSM, Model, Train
 from dsr.project import TRAIN
 from dsr.training import train
@@ -28,12 +30,12 @@ def test_training_step(fusion: str, project: Path, benchmark: BenchmarkFixture) 
     settings = Train(text_steps=0, steps=1)
     table = train.read_questions(project / TRAIN)
     model, processor = train.make_model(Model(), GSM(fusion=fusion), project, table["question"])
-    store = ClipStore(project, processor)
-    examples, _ = load_examples(table, store)
+    inputs = ClipInputs(ClipStore.of_project(project), processor)
+    examples, _ = load_examples(table, inputs)
     curriculum = train.make_curriculum(examples, settings)
-    trainer = train.make_trainer(model, processor, store, curriculum, settings, project / "models/checkpoints/x")
+    trainer = train.make_trainer(model, inputs, curriculum, settings, project / "models/checkpoints/x")
     optimizer = trainer.create_optimizer()
-    batch = Collator(processor, model.config, store, training=True)(examples)
+    batch = Collator(inputs, model.config, training=True)(examples)
 
     def step() -> None:
         trainer.compute_loss(model, batch).backward()

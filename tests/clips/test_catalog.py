@@ -168,6 +168,14 @@ def test_ids_and_content_that_repeat(folder: Path) -> None:
     assert table.iloc[4]["reason"] == "clip_id used before: in row 5 of clips.csv"
 
 
+def test_ids_that_differ_by_case_alone_are_the_same_id(folder: Path) -> None:
+    for k, name in enumerate(("a.mp4", "A.mp4")):
+        make_video(folder / name, seed=k)
+    table = catalogue(folder, "clip_id,caption", "a,first", "A,second").set_index("clip_id")
+    assert table["status"].to_dict() == {"A": "failed", "a": "ok"}
+    assert table.loc["A", "reason"].startswith("clip_id used before: in row 2 of clips.csv, as 'a'")
+
+
 def test_clips_cut_from_one_file_are_clips_of_one_source_video(folder: Path) -> None:
     make_video(folder / "long.mp4", 100)
     lines = ["early,A,long.mp4,0,4", "late,A,long.mp4,4.05,", "past,A,long.mp4,4,30", "turned,A,long.mp4,5,4"]

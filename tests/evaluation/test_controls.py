@@ -1,4 +1,4 @@
-"""Which clip lends which its geometry."""
+"""Geometry that one clip lends another."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.evaluation.controls import ControlError, geometry_donors
+from dsr.evaluation.controls import ControlError, geometry_lenders
 
 clips = st.lists(st.integers(1, 6), min_size=1, max_size=12).map(
     lambda sizes: {f"v{i}_{k}": f"v{i}" for i, size in enumerate(sizes) for k in range(size)}
@@ -17,20 +17,20 @@ clips = st.lists(st.integers(1, 6), min_size=1, max_size=12).map(
 def test_every_clip_gets_the_geometry_of_another_source_video_and_each_lends_once(
     source_videos: dict[str, str], seed: int
 ) -> None:
-    donors = geometry_donors(source_videos, seed)
-    assert set(donors) == set(donors.values()) == set(source_videos)
-    assert all(clip != donor for clip, donor in donors.items())
+    lenders = geometry_lenders(source_videos, seed)
+    assert set(lenders) == set(lenders.values()) == set(source_videos)
+    assert all(clip != donor for clip, donor in lenders.items())
     largest = max(Counter(source_videos.values()).values())
     if 2 * largest <= len(source_videos):
-        assert all(source_videos[clip] != source_videos[donor] for clip, donor in donors.items())
+        assert all(source_videos[clip] != source_videos[donor] for clip, donor in lenders.items())
 
 
-def test_donors_follow_the_seed_and_not_the_order() -> None:
+def test_lenders_follow_the_seed_and_not_the_order() -> None:
     sources = {f"v{i}": f"v{i}" for i in range(30)}
-    assert geometry_donors(sources, 1) == geometry_donors(dict(reversed(sources.items())), 1)
-    assert geometry_donors(sources, 1) != geometry_donors(sources, 2)
+    assert geometry_lenders(sources, 1) == geometry_lenders(dict(reversed(sources.items())), 1)
+    assert geometry_lenders(sources, 1) != geometry_lenders(sources, 2)
 
 
 def test_one_clip_has_nobody_to_take_geometry_from() -> None:
     with pytest.raises(ControlError, match="fewer than two clips"):
-        geometry_donors({"a": "a"}, 1)
+        geometry_lenders({"a": "a"}, 1)

@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from dsr.examples.collate import Batch, Collator, clip_batches, length_batches, text_length
-from dsr.examples.records import ClipStore, Example, load_examples
+from dsr.examples.clips import ClipStore
+from dsr.examples.collate import Batch, Collator
+from dsr.examples.inputs import ClipInputs
+from dsr.examples.records import Example, clip_batches, length_batches, load_examples, text_length
+from dsr.examples.views import VIEWS
 from dsr.model import presets
 from dsr.model.chat import build_prompt, option_log_probs
 from dsr.model.qwen2_5_vl_gsm import IGNORED
@@ -31,11 +34,11 @@ class World:
         torch.manual_seed(0)
         self.model, self.processor = presets.tiny(GSM(num_tokens=4), texts, max_pixels=28 * 56)
         self.model.eval()
-        self.store = ClipStore(self.project, self.processor)
-        self.examples, _ = load_examples(table, self.store)
+        self.inputs = ClipInputs(ClipStore.of_project(self.project), self.processor)
+        self.examples, _ = load_examples(table, self.inputs)
 
     def collator(self, **options: Any) -> Collator:
-        return Collator(self.processor, self.model.config, self.store, **options)
+        return Collator(self.inputs, self.model.config, **options)
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +131,12 @@ def test_a_shared_prefix_holds_the_video_once_and_answers_in_the_order_of_the_ex
     assert sorted(texts) == sorted(own)
 
 
-@pytest.mark.parametrize("control", ["score", "shuffled_geometry"])
-def test_a_shared_prefix_trains_as_a_padded_batch(control: Any, world: World) -> None:
-    donors = {f"clip_{i}": f"clip_{(i + 1) % 4}" for i in range(4)}
+@pytest.mark.parametrize("view", [name for name in VIEWS if name != "blind"])
+def test_a_shared_prefix_trains_as_a_padded_batch(view: str, world: World) -> None:
+    lenders = {f"clip_{i}": f"clip_{(i + 1) % 4}" for i in range(4)}
     examples = [replace(world.examples[i], shown_frames=FRAMES) for i in (0, 3, 1, 4, 2)]
     packed, padded = (
-        world.collator(control=control, donors=donors, training=True, shared_prefix=shared)(examples)
+        world.collator(view=view, lenders=lenders, training=True, shared_prefix=shared)(examples)
         for shared in (True, False)
     )
     assert len(packed["packing"].clips) == 2
@@ -166,7 +169,7 @@ def test_hints_and_blind_questions_are_padded(world: World) -> None:
     start = batch["input_ids"][0].tolist().index(world.model.config.vision_end_token_id) + 1
     assert batch["position_ids"][:, 0].tolist() == [list(range(length))] * 3
     assert batch["position_ids"][:, 1].tolist() == [[*range(start), *range(start + 7, length + 7)]] * 3
-    assert "packing" not in world.collator(control="blind", shared_prefix=True)([EXAMPLE])
+    assert "packing" not in world.collator(view="blind", shared_prefix=True)([EXAMPLE])
 
 
 def test_clip_batches_keep_a_clip_together(world: World) -> None:
@@ -185,18 +188,18 @@ def test_clip_batches_cut_a_clip_only_where_it_is_more_than_a_batch(size: int, e
 
 
 def test_blind_has_neither_video_nor_geometry(world: World) -> None:
-    batch = world.collator(control="blind")([EXAMPLE])
+    batch = world.collator(view="blind")([EXAMPLE])
     assert set(batch) == {"input_ids", "attention_mask", "question_mask"}
     assert "vision" not in text_of(world, batch["input_ids"][0])
     other = Example("q", "clip_1", QUESTION, OPTIONS, "B", "abs_dir", FRAMES)
     assert torch.equal(
-        option_log_probs(world.model, batch), option_log_probs(world.model, world.collator(control="blind")([other]))
+        option_log_probs(world.model, batch), option_log_probs(world.model, world.collator(view="blind")([other]))
     )
 
 
-def test_shuffled_geometry_is_the_donors_with_the_own_video(world: World) -> None:
-    donors = {"clip_0": "clip_1", "clip_1": "clip_0"}
-    shuffled = world.collator(control="shuffled_geometry", donors=donors)([EXAMPLE])
+def test_shuffled_geometry_is_the_lenders_with_the_own_video(world: World) -> None:
+    lenders = {"clip_0": "clip_1", "clip_1": "clip_0"}
+    shuffled = world.collator(view="shuffled_geometry", lenders=lenders)([EXAMPLE])
     own, lent = (
         world.collator()([Example("q", clip, QUESTION, OPTIONS, "B", "abs_dir", FRAMES)])
         for clip in ("clip_0", "clip_1")
@@ -205,8 +208,8 @@ def test_shuffled_geometry_is_the_donors_with_the_own_video(world: World) -> Non
     for name in ("point_map", "tracks"):
         assert torch.equal(shuffled["geometry"][name]["values"], lent["geometry"][name]["values"])
         assert not torch.equal(shuffled["geometry"][name]["values"], own["geometry"][name]["values"])
-    with pytest.raises(ValueError, match="needs donors"):
-        world.collator(control="shuffled_geometry")
+    with pytest.raises(ValueError, match="shuffled_geometry needs lenders"):
+        world.collator(view="shuffled_geometry")
 
 
 def test_moving_a_batch_moves_its_geometry(world: World) -> None:
@@ -301,7 +304,7 @@ def test_the_gsm_alone_is_asked_what_it_reads_in_a_whole_prompt(world: World) ->
 @torch.no_grad()
 def test_hints_take_the_places_of_geometry_tokens(world: World) -> None:
     own = world.collator()([EXAMPLE])
-    lent = world.collator(control="shuffled_geometry", donors={"clip_0": "clip_1"})([EXAMPLE])
+    lent = world.collator(view="shuffled_geometry", lenders={"clip_0": "clip_1"})([EXAMPLE])
     told = torch.full((1, world.model.config.num_geometry_tokens), 30)
     nowhere = torch.full_like(told, IGNORED)
 

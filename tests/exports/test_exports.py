@@ -55,17 +55,39 @@ def test_videos_are_whole_or_cut_and_what_has_none_is_counted(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(root, "sharegpt", tmp_path, "bench")
-    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["clip0.mp4", "clip1-03.mp4", "clip1.mp4"]
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["clip0.mp4", "clip1.mp4", "clip1@03.mp4"]
     assert (tmp_path / "videos/clip0.mp4").read_bytes() == (root / "data/raw/toy/clip0.mp4").read_bytes()
     # The cut one ends with the third of the eight frames that the model sees, at place 11 of the video.
-    part = probe(tmp_path / "videos/clip1-03.mp4")
+    part = probe(tmp_path / "videos/clip1@03.mp4")
     assert (part.num_frames, part.width, part.height) == (12, 64, 48)
-    shown = read_frames(tmp_path / "videos/clip1-03.mp4", range(12)).astype(int)
+    shown = read_frames(tmp_path / "videos/clip1@03.mp4", range(12)).astype(int)
     whole = read_frames(root / "data/raw/toy/clip1.mp4", range(12)).astype(int)
     assert np.abs(shown - whole).mean() < 4
     said = capsys.readouterr().err
     assert "4 questions left out: no cues: data/cues/clip2.npz does not exist" in said
     assert "4 questions left out: no video (trajectories alone)" in said
+
+
+def test_videos_of_different_clips_never_share_a_file(root: Path, tmp_path: Path) -> None:
+    """A part of clip1 is not the clip `clip1-03`, and what an earlier export left is not shown again."""
+    project = tmp_path / "project"
+    index = np.arange(8) * 5
+    for clip, seed in (("clip1", 1), ("clip1-03", 2)):
+        make_video(project / f"data/raw/toy/{clip}.mp4", num_frames=36, seed=seed)
+        write_cues(project / f"data/cues/{clip}.npz", bare_cues(index / 10, index, 64, 48))
+    clips = ["clip1", "clip1-03"]
+    files = [f"data/raw/toy/{clip}.mp4" for clip in clips]
+    write_parquet(
+        project / "data/clips/catalog.parquet", pd.DataFrame({"clip_id": clips, "status": "ok", "file": files})
+    )
+    table = benchmark().iloc[:2].assign(videoID=clips, shown_frames=[3, 8])
+    write_parquet(project / "data/qa/bench.parquet", table)
+    (tmp_path / "out/videos").mkdir(parents=True)
+    (tmp_path / "out/videos/clip1-03.mp4").write_bytes(b"of an earlier export")
+    run(project, "qwen-sft", tmp_path / "out", "bench")
+    part, whole = json.loads((tmp_path / "out/dsr_bench.json").read_text())
+    assert probe(tmp_path / "out" / part["video"]).num_frames == 11
+    assert (tmp_path / "out" / whole["video"]).read_bytes() == (project / files[1]).read_bytes()
 
 
 def test_sharegpt_as_llama_factory_reads_it(root: Path, tmp_path: Path) -> None:

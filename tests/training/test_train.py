@@ -25,8 +25,10 @@ from transformers import (
 
 from dsr import project
 from dsr.console import StageError
+from dsr.examples.clips import ClipStore
 from dsr.examples.collate import Collator
-from dsr.examples.records import ClipStore, load_examples
+from dsr.examples.inputs import ClipInputs
+from dsr.examples.records import load_examples
 from dsr.files import write_bytes, write_json, write_parquet
 from dsr.model import load_model, presets
 from dsr.model.chat import option_log_probs
@@ -57,9 +59,9 @@ def assert_same_weights(one: Path, other: Path) -> None:
 @pytest.mark.slow
 def test_it_writes_a_model_that_answers_and_a_loss_curve(trained: Path) -> None:
     model, processor = load_model(trained / "models/gsm", "cpu")
-    store = ClipStore(trained, processor)
-    examples, _ = load_examples(pd.read_parquet(trained / "data/qa/train.parquet"), store)
-    assert option_log_probs(model, Collator(processor, model.config, store)(examples)).shape == (12, 4)
+    inputs = ClipInputs(ClipStore.of_project(trained), processor)
+    examples, _ = load_examples(pd.read_parquet(trained / "data/qa/train.parquet"), inputs)
+    assert option_log_probs(model, Collator(inputs, model.config)(examples)).shape == (12, 4)
     summary = json.loads((trained / "models/gsm/training_summary.json").read_text())
     assert {name: summary[name] for name in ("questions", "used", "missing", "clips", "blank_clips", "steps")} == {
         "questions": 12,
@@ -184,9 +186,9 @@ def small_trainer(
 ) -> tuple[train.GSMTrainer, Any]:
     table = pd.read_parquet(root / "data/qa/train.parquet")
     model, processor = presets.make_model(params.model, params.gsm, root, texts_of(root), dtype)
-    store = ClipStore(root, processor)
-    curriculum = train.make_curriculum(load_examples(table, store)[0], params.train)
-    trainer = train.make_trainer(model, processor, store, curriculum, params.train, root / "models/checkpoints/x")
+    inputs = ClipInputs(ClipStore.of_project(root), processor)
+    curriculum = train.make_curriculum(load_examples(table, inputs)[0], params.train)
+    trainer = train.make_trainer(model, inputs, curriculum, params.train, root / "models/checkpoints/x")
     return trainer, trainer.data_collator([curriculum[i] for i in range(len(curriculum) - 4, len(curriculum))])
 
 
@@ -342,11 +344,11 @@ def test_pi3_trains_with_its_encoder_as_it_was(tmp_path: Path) -> None:
     changed = {name for name, tensor in saved.items() if not torch.equal(tensor, start[name])}
     assert changed == {name for name in start if name.startswith("merger.")}
     model, processor = load_model(tmp_path / "models/gsm", "cpu")
-    store = ClipStore(tmp_path, processor)
-    examples, _ = load_examples(pd.read_parquet(tmp_path / "data/qa/train.parquet"), store)
-    own = option_log_probs(model, Collator(processor, model.config, store)(examples[:3]))
+    inputs = ClipInputs(ClipStore.of_project(tmp_path), processor)
+    examples, _ = load_examples(pd.read_parquet(tmp_path / "data/qa/train.parquet"), inputs)
+    own = option_log_probs(model, Collator(inputs, model.config)(examples[:3]))
     donors = {f"clip_{i}": f"clip_{(i + 1) % 4}" for i in range(4)}
-    lent = Collator(processor, model.config, store, control="shuffled_geometry", donors=donors)
+    lent = Collator(inputs, model.config, "shuffled_geometry", donors)
     assert not torch.equal(option_log_probs(model, lent(examples[:3])), own)
 
 

@@ -105,8 +105,8 @@ class _Source:
     """By stem."""
     named: set[Path] = field(default_factory=set)
     """Videos that a row is about."""
-    seen: dict[str, int] = field(default_factory=dict)
-    """Row of clips.csv in which an id came first."""
+    seen: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Row of clips.csv in which an id came first, and the id, by the id in lower case."""
 
     @property
     def folder(self) -> Path:
@@ -220,9 +220,12 @@ def _read_line(source: _Source, row: Row, header: list[str], line: list[str], nu
         raise ClipError(f"ragged row: row {number} has {len(line)} fields, the header {len(header)}")
     if row["clip_id"] != clip_id:
         raise ClipError(f"unsafe clip_id: {_ID_RULE}")
-    if clip_id in source.seen:
-        raise ClipError(f"clip_id used before: in row {source.seen[clip_id]} of clips.csv")
-    source.seen[clip_id] = number
+    first, before = source.seen.setdefault(clip_id.casefold(), (number, clip_id))
+    if first != number:
+        # Ids that differ by case alone are one file of cues on some systems.
+        same = "" if before == clip_id else f", as {before!r}: upper and lower case count as the same"
+        source.named.update(source.videos.get(clip_id, []))
+        raise ClipError(f"clip_id used before: in row {first} of clips.csv{same}")
     paths = {name: _inside(source.folder, place, name) if place else None for name, place in places.items()}
     if paths["file"] is None:
         paths["file"] = _named_like(clip_id, source)

@@ -21,7 +21,8 @@ from functools import partial
 
 import numpy as np
 
-from dsr.examples.views import Geometry, Video
+from dsr.cues.schema import ClipCues
+from dsr.examples.views import VIEWS, View
 from dsr.mcq import Question
 from dsr.questions.language.transforms import ClipFacts, mirror, reverse_time, rotate_options, without_text
 
@@ -30,7 +31,7 @@ SCORE = "score"
 
 
 class ControlError(Exception):
-    """Why a control cannot be run; it is left out, and the reader is told."""
+    """A control that cannot be run; it is left out, and the reader is told why."""
 
 
 def _as_it_is(question: Question, clip: ClipFacts) -> Question:
@@ -39,22 +40,24 @@ def _as_it_is(question: Question, clip: ClipFacts) -> Question:
 
 @dataclass(frozen=True)
 class Control:
-    video: Video = "whole"
-    geometry: Geometry = "own"
+    """A view of the clips, and what becomes of their questions."""
+
+    view: str = "whole"
+    """Name of one of `VIEWS`."""
     rewrite: Callable[[Question, ClipFacts], Question] = _as_it_is
     """May raise `UndefinedError`: the question is left out of the control."""
+
+    @property
+    def shown(self) -> View:
+        return VIEWS[self.view]
 
 
 ROTATIONS = ("rotation_1", "rotation_2", "rotation_3")
 CONTROLS: Mapping[str, Control] = {
     SCORE: Control(),
-    "blind": Control("none", "none"),
-    "black_video": Control("black"),
-    "first_frame": Control("first_frame", "first_frame"),
-    "zeroed_geometry": Control(geometry="zeroed"),
-    "shuffled_geometry": Control(geometry="shuffled"),
-    "reversed_time": Control("reversed", "reversed", reverse_time),
-    "mirrored": Control("mirrored", "mirrored", mirror),
+    **{name: Control(name) for name in ("blind", "black_video", "first_frame", "zeroed_geometry", "shuffled_geometry")},
+    "reversed_time": Control("reversed_time", reverse_time),
+    "mirrored": Control("mirrored", mirror),
     "no_question": Control(rewrite=without_text),
     **{name: Control(rewrite=partial(rotate_options, places=k + 1)) for k, name in enumerate(ROTATIONS)},
 }
@@ -62,8 +65,13 @@ REWRITTEN = ("reversed_time", "mirrored", *ROTATIONS)
 """Controls whose options are not those of the table."""
 
 
-def geometry_donors(source_videos: Mapping[str, str], seed: int) -> dict[str, str]:
-    """Which clip lends each clip its geometry: another one, of another source video, and each lends once.
+def clip_facts(cues: ClipCues) -> ClipFacts:
+    """Facts of a clip on which a rewritten question's words depend."""
+    return ClipFacts(int(cues.meta["width"]), float(cues.timestamps[0]), float(cues.timestamps[-1]))
+
+
+def geometry_lenders(source_videos: Mapping[str, str], seed: int) -> dict[str, str]:
+    """Clip that lends each clip its geometry: another one, of another source video, and each lends once.
 
     The clips stand in a circle, those of one source video side by side, in a seeded order; each takes from
     the clip as many places ahead as the largest source video has clips. Where one source video has more than

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -26,6 +25,7 @@ from dsr.evaluation.controls import ROTATIONS, SCORE, ControlError
 from dsr.evaluation.metrics import ALL, Metrics, evaluation_metrics
 from dsr.evaluation.prediction_cache import PredictionCache
 from dsr.evaluation.predictions import Scorer, predict
+from dsr.evaluation.scorers import make_scorer
 from dsr.files import write_metrics, write_parquet
 from dsr.mcq import read_questions
 from dsr.params import Evaluate, Params
@@ -77,37 +77,6 @@ def run_benchmark(
     write_metrics(root / project.BENCHMARK_METRICS / f"{place}.json", metrics.figures, metrics.tables)
 
 
-def make_scorer(
-    questions: pd.DataFrame, options: Evaluate, root: Path, checkpoint: Path, workers: int, folder: Path | None = None
-) -> Scorer:
-    """Make the scorer that `evaluate.mode` names.
-
-    Args:
-        folder: of a published benchmark, whose videos are named by the column `file`; None: the catalogue's clips.
-
-    Raises:
-        StageError: no usable checkpoint, no catalogue.
-    """
-    # The model's libraries take seconds to import: only when there is something to score.
-    if options.mode == "endpoint":
-        from dsr.evaluation.scorers.endpoint import EndpointScorer
-        from dsr.examples.video_files import VideoFiles, catalog_files
-
-        files = catalog_files(root) if folder is None else _benchmark_files(questions)
-        cues = root / project.CUES if folder is None else folder / "cues"
-        return EndpointScorer(options.endpoint, VideoFiles(files, cues), questions)
-    from dsr.evaluation.scorers.checkpoint import load_scorer
-    from dsr.examples.benchmark_clips import BenchmarkClips
-    from dsr.examples.records import ClipStore
-
-    def store_of(processor: Any) -> ClipStore:
-        if folder is None:
-            return ClipStore(root, processor)
-        return BenchmarkClips(_benchmark_files(questions), folder / "cues", processor)
-
-    return load_scorer(checkpoint, store_of, questions, options, workers)
-
-
 def evaluate(questions: pd.DataFrame, scorer: Scorer, options: Evaluate, root: Path) -> tuple[Metrics, pd.DataFrame]:
     """Ask the questions, run the controls and print the closing table; returns metrics and predictions.
 
@@ -145,10 +114,6 @@ def _missing_everywhere(predictions: pd.DataFrame) -> pd.DataFrame:
         predictions.loc[gone, "reason"] = predictions.loc[gone, "qa_id"].map(lost)
         predictions.loc[gone, [name for name in predictions if name.startswith("logp_")]] = math.nan
     return predictions
-
-
-def _benchmark_files(questions: pd.DataFrame) -> dict[str, Path]:
-    return {clip: Path(file) for clip, file in zip(questions["videoID"], questions["file"], strict=True) if file}
 
 
 def _train_questions(root: Path) -> int:

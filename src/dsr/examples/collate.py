@@ -8,22 +8,22 @@ follows is the same for both.
 Letters: b samples, s tokens, r tokens that are read, v videos (one a sample, or none), N geometry tokens.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import compress, groupby
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from itertools import compress
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dsr.examples.records import ClipStore, Example, Video, normalise
+from dsr.examples.inputs import ClipInputs, Video
+from dsr.examples.records import Example
+from dsr.examples.views import VIDEO_OF, VIEWS
 from dsr.mcq import LETTERS
 from dsr.model.chat import ANSWER_TOKENS, Prompt, build_prompt, encode
 from dsr.model.geometry_encoders import ENCODERS, PADDING, Grid, pad_arrays
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
 from dsr.model.shared_prefix import PackedClip, Packing
-
-Control = Literal["score", "blind", "shuffled_geometry"]
 
 
 class Batch(dict[str, Any]):
@@ -37,9 +37,8 @@ class Collator:
     """Makes batches of examples.
 
     Args:
-        control: `score` gives all that there is; `blind` neither video nor geometry; `shuffled_geometry` the video with
-            the geometry of another clip.
-        donors: for `shuffled_geometry`, the clip that lends each clip its geometry.
+        view: name of a view of the clips (dsr.examples.views).
+        lenders: for a view with shuffled geometry, the clip that lends each clip its own.
         training: add `labels` [b, s], a loss on the answer alone; and for dsr.training.curriculum `option_ends` [b, 4],
             the places of the options' last tokens, and `state_labels` [b, 4, N], the tokens that spell each option, the
             right one first; with hints, `hints` [b, N], the tokens that spell them, IGNORED elsewhere, and
@@ -50,31 +49,30 @@ class Collator:
 
     def __init__(
         self,
-        processor: Any,
+        inputs: ClipInputs,
         config: Qwen2_5_VLGSMConfig,
-        store: ClipStore,
-        control: Control = "score",
-        donors: Mapping[str, str] | None = None,
+        view: str = "whole",
+        lenders: Mapping[str, str] | None = None,
         training: bool = False,
         shared_prefix: bool = False,
     ) -> None:
-        if control == "shuffled_geometry" and donors is None:
-            raise ValueError("shuffled_geometry needs donors")
-        self.processor, self.config, self.store = processor, config, store
-        self.control, self.donors, self.training = control, donors or {}, training
-        self.shared_prefix = shared_prefix
+        self.inputs, self.config, self.view = inputs, config, VIEWS[view]
+        if self.view.geometry == "shuffled" and lenders is None:
+            raise ValueError(f"{view} needs lenders")
+        self.lenders, self.training, self.shared_prefix = lenders or {}, training, shared_prefix
+        self.tokenizer = inputs.processor.tokenizer
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         if all(example.lesson == "geometry" for example in examples):
             return self._for_gsm(examples)
-        # A store may make what it shows anew each time (dsr.examples.shown_clips).
+        # A view makes what it shows anew each time.
         shown = {(e.clip_id, e.shown_frames, e.lesson): e for e in examples}
         made = {key: self._video(example) for key, example in shown.items()}
         videos = [made[e.clip_id, e.shown_frames, e.lesson] for e in examples]
         prompts = [self._prompt(example, video) for example, video in zip(examples, videos, strict=True)]
         if self.shared_prefix and all(video is not None for video in videos) and not any(e.hint for e in examples):
             return self._packed(examples, prompts, videos)
-        pad = self.processor.tokenizer.pad_token_id
+        pad = self.tokenizer.pad_token_id
         batch = Batch(
             input_ids=_pad_left([p.input_ids for p in prompts], pad),
             attention_mask=_pad_left([[1] * len(p.input_ids) for p in prompts], 0),
@@ -144,16 +142,16 @@ class Collator:
         return batch
 
     def _video(self, example: Example) -> Video | None:
-        if self.control == "blind" or example.lesson == "options":
+        if self.view.video == "none" or example.lesson == "options":
             return None
-        return self.store.video(example.clip_id, example.shown_frames)
+        return self.inputs.video(example.clip_id, example.shown_frames, self.view.video)
 
     def _prompt(self, example: Example, video: Video | None) -> Prompt:
         places = self.config.num_geometry_tokens
         bare = example.lesson == "options"
         vision = 0 if video is None else self._vision_tokens(video)
         return build_prompt(
-            self.processor.tokenizer,
+            self.tokenizer,
             example.question,
             example.options,
             video_tokens=vision + places if bare or video is not None else 0,
@@ -168,43 +166,45 @@ class Collator:
     def _vision(self, seen: Sequence[tuple[Example, Video]], patches: bool = True) -> dict[str, Any]:
         inputs: dict[str, Any] = {
             "video_grid_thw": torch.tensor([video.grid_thw for _, video in seen]),
-            "second_per_grid_ts": torch.tensor([self.store.seconds_per_group(e.clip_id) for e, _ in seen]),
+            "second_per_grid_ts": torch.tensor([self.inputs.seconds_per_group(e.clip_id) for e, _ in seen]),
         }
         if patches:
             pixels = torch.cat([video.patches for _, video in seen])
-            inputs["pixel_values_videos"] = normalise(pixels, self.processor)
+            inputs["pixel_values_videos"] = self.inputs.normalise(pixels)
         if self.config.gsm["fusion"] != "none":
             geometry = {name: self._geometry(name, seen) for name in self.config.gsm["encoders"]}
             inputs["geometry"] = {name: arrays for name, arrays in geometry.items() if arrays}
         return inputs
 
     def _geometry(self, encoder: str, seen: Sequence[tuple[Example, Video]]) -> dict[str, Tensor]:
-        """Inputs of an encoder; none for one that looks at the video itself."""
-        merge, shuffled = self.config.vision_config.spatial_merge_size, self.control == "shuffled_geometry"
+        """Inputs of an encoder; none for one that looks at the video itself, if that is what its geometry is of."""
+        geometry, merge = self.view.geometry, self.config.vision_config.spatial_merge_size
+        of = [self.lenders[e.clip_id] if geometry == "shuffled" else e.clip_id for e, _ in seen]
         if ENCODERS[encoder].reads_video:
-            return self._lent_videos([example for example, _ in seen]) if shuffled else {}
+            if geometry != "shuffled" and VIDEO_OF[geometry] == self.view.video:
+                return {}
+            lent = [
+                self.inputs.video(clip_id, example.shown_frames, VIDEO_OF[geometry])
+                for clip_id, (example, _) in zip(of, seen, strict=True)
+            ]
+            return {
+                "patches": self.inputs.normalise(torch.cat([video.patches for video in lent])),
+                "grid_thw": torch.tensor([video.grid_thw for video in lent]),
+            }
         arrays = []
-        for example, video in seen:
-            clip_id = self.donors[example.clip_id] if shuffled else example.clip_id
+        for clip_id, (example, video) in zip(of, seen, strict=True):
             _, rows, columns = video.grid_thw
             grid = Grid(example.shown_frames, rows // merge, columns // merge)
-            arrays.append(self.store.geometry(clip_id, encoder, grid))
+            arrays.append(self.inputs.geometry(clip_id, encoder, grid, "own" if geometry == "shuffled" else geometry))
         return {part: pad_arrays([a[part] for a in arrays], 0 if part == "values" else PADDING) for part in arrays[0]}
-
-    def _lent_videos(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        lent = [self.store.video(self.donors[example.clip_id], example.shown_frames) for example in examples]
-        return {
-            "patches": normalise(torch.cat([video.patches for video in lent]), self.processor),
-            "grid_thw": torch.tensor([video.grid_thw for video in lent]),
-        }
 
     def _for_gsm(self, examples: Sequence[Example]) -> Batch:
         """What Qwen2_5_VLGSMModel.select takes, and what should come out."""
-        seen = [(example, self.store.video(example.clip_id, example.shown_frames)) for example in examples]
+        seen = [(example, self.inputs.video(example.clip_id, example.shown_frames)) for example in examples]
         prompts = [self._prompt(example, None) for example in examples]
         questions = [list(compress(prompt.input_ids, prompt.asks)) for prompt in prompts]
         asked = {
-            "question_ids": _pad_left(questions, self.processor.tokenizer.pad_token_id),
+            "question_ids": _pad_left(questions, self.tokenizer.pad_token_id),
             "question_mask": _pad_left([[1] * len(ids) for ids in questions], 0).bool(),
             **self._vision(seen, patches=any(ENCODERS[name].reads_video for name in self.config.gsm["encoders"])),
         }
@@ -225,40 +225,8 @@ class Collator:
 
     def _spelled(self, options: Sequence[str]) -> list[list[int]]:
         """Tokens of options' lines without their letters; none of an empty text."""
-        ids = encode(self.processor.tokenizer, [*options, *(option[:2] for option in options)])
+        ids = encode(self.tokenizer, [*options, *(option[:2] for option in options)])
         return [line[len(letter) :] for line, letter in zip(ids, ids[len(options) :], strict=False)]
-
-
-def length_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
-    """Indices of examples, similar lengths together, longest first (memory runs out at once or not at all)."""
-    order = sorted(range(len(examples)), key=lambda i: (-text_length(examples[i]), i))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
-
-
-def clip_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
-    """Indices of examples, those about the same frames of a clip in one batch where they fit into one."""
-
-    def shown(index: int) -> tuple[str, int]:
-        return examples[index].clip_id, examples[index].shown_frames
-
-    batch: list[int] = []
-    for _, rows in groupby(sorted(range(len(examples)), key=shown), shown):
-        group = list(rows)
-        if len(batch) + len(group) > batch_size and batch:
-            yield batch
-            batch = []
-        while len(group) > batch_size:
-            yield group[:batch_size]
-            group = group[batch_size:]
-        batch = batch + group
-    if batch:
-        yield batch
-
-
-def text_length(example: Example) -> int:
-    """A measure of a sample's length: characters of text, and for the video a few a frame."""
-    return len(example.question) + sum(map(len, example.options)) + 8 * example.shown_frames
 
 
 def _pad_left(rows: Sequence[Sequence[int]], fill: int) -> Tensor:

@@ -1,18 +1,48 @@
-"""A clip as a control shows it: its frames changed, its cues changed alike.
+"""Views of a clip, by name: its frames changed, its cues changed alike.
 
 Cues are changed rather than the tokens made of them, so that geometry stays something a model can have seen: that of
 a mirrored scene, of a scene played backwards, of a scene in which nothing was observed.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from dsr.cues.schema import SCHEMA_VERSION, ClipCues, no_masks
 
-Video = Literal["whole", "none", "black", "first_frame", "reversed", "mirrored"]
-Geometry = Literal["own", "none", "zeroed", "shuffled", "first_frame", "reversed", "mirrored"]
+VideoView = Literal["whole", "none", "black", "first_frame", "reversed", "mirrored"]
+GeometryView = Literal["own", "none", "zeroed", "shuffled", "first_frame", "reversed", "mirrored"]
+
+
+@dataclass(frozen=True)
+class View:
+    """Frames and geometry that are shown of a clip."""
+
+    video: VideoView = "whole"
+    geometry: GeometryView = "own"
+
+
+VIEWS: Mapping[str, View] = {
+    "whole": View(),
+    "blind": View("none", "none"),
+    "black_video": View("black"),
+    "first_frame": View("first_frame", "first_frame"),
+    "zeroed_geometry": View(geometry="zeroed"),
+    "shuffled_geometry": View(geometry="shuffled"),
+    "reversed_time": View("reversed", "reversed"),
+    "mirrored": View("mirrored", "mirrored"),
+}
+VIDEO_OF: Mapping[GeometryView, VideoView] = {
+    "own": "whole",
+    "shuffled": "whole",
+    "zeroed": "black",
+    "first_frame": "first_frame",
+    "reversed": "reversed",
+    "mirrored": "mirrored",
+}
+"""Video that a geometry is of: what an encoder that looks at frames is shown."""
 
 _OVER_TIME = ("camera_poses", "intrinsics", "point_map", "confidence")
 """Arrays of ClipCues whose first axis is time."""
@@ -24,7 +54,7 @@ _FLIP_LEFT = np.diag([1.0, -1.0, 1.0])
 """In an agent's frame: y is to the left."""
 
 
-def change_frames(frames: np.ndarray, view: Video) -> np.ndarray:
+def change_frames(frames: np.ndarray, view: VideoView) -> np.ndarray:
     """Frames [T, H, W, 3] as a view shows them, a copy where they change.
 
     Raises:
@@ -44,7 +74,7 @@ def change_frames(frames: np.ndarray, view: Video) -> np.ndarray:
     raise ValueError(f"a view without frames: {view}")
 
 
-def change_cues(cues: ClipCues, view: Geometry) -> ClipCues:
+def change_cues(cues: ClipCues, view: GeometryView) -> ClipCues:
     """Cues as a view shows them, without masks.
 
     Args:

@@ -14,7 +14,7 @@ from dsr import project
 from dsr.clips.video import VideoError, probe, read_frames
 from dsr.console import track
 from dsr.cues.schema import PIXELWISE, CuesError, cue_path, read_cues
-from dsr.examples.video_files import catalog_files
+from dsr.examples.clips import ClipStore
 from dsr.files import whole_file
 from dsr.mcq import Question, read_questions, read_row
 
@@ -39,7 +39,7 @@ def read_exported(root: Path, questions: Path, folder: Path) -> tuple[list[Expor
         StageError: no such table, or no catalogue.
     """
     table = read_questions(questions)
-    files = catalog_files(root)
+    files = ClipStore.of_project(root).videos
     placed: dict[tuple[str, int | None], str] = {}
     problems: dict[tuple[str, int | None], str] = {}
     exported = []
@@ -71,12 +71,13 @@ def _place_video(root: Path, file: Path | None, clip_id: str, shown_frames: int 
     info = probe(file)
     cut = shown_frames is not None and shown_frames < len(index)
     first, last = int(index[0]), int(index[shown_frames - 1 if cut and shown_frames else -1])
-    target = folder / VIDEOS / (f"{clip_id}-{shown_frames:02d}.mp4" if cut else f"{clip_id}.mp4")
-    if not target.exists():
-        if (first, last) == (0, info.num_frames - 1) and file.suffix == ".mp4":
-            _link(file, target)
-        else:
-            write_part(file, target, first, last, info.fps)
+    # No clip's id has an "@". What an earlier export left here may be another clip's.
+    target = folder / VIDEOS / (f"{clip_id}@{shown_frames:02d}.mp4" if cut else f"{clip_id}.mp4")
+    target.unlink(missing_ok=True)
+    if (first, last) == (0, info.num_frames - 1) and file.suffix == ".mp4":
+        _link(file, target)
+    else:
+        write_part(file, target, first, last, info.fps)
     return str(target.relative_to(folder))
 
 

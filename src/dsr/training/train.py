@@ -13,7 +13,7 @@ import shutil
 import time
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,8 +33,10 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from dsr import console, project
 from dsr.console import StageError
+from dsr.examples.clips import ClipStore
 from dsr.examples.collate import Collator
-from dsr.examples.records import ClipStore, Example, Missing, load_examples
+from dsr.examples.inputs import ClipInputs
+from dsr.examples.records import Example, load_examples
 from dsr.files import sha256_file, sha256_json, whole_folder, write_json
 from dsr.mcq import read_questions
 from dsr.model.chat import ANSWER_TOKENS
@@ -87,13 +89,15 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     dtype = torch.bfloat16 if params.train.bf16 else torch.float32
     model, processor = make_model(params.model, params.gsm, root, texts, dtype)
     share_cores(model, workers)
-    store = ClipStore(root, processor, int(params.train.cache_gib * 2**30))
-    examples, missing = load_examples(table, store, console.num_workers(workers))
-    _report_missing(missing, len(table), store)
+    inputs = ClipInputs(ClipStore.of_project(root, cache_bytes=int(params.train.cache_gib * 2**30)), processor)
+    examples, missing = load_examples(table, inputs, workers)
+    clips = {example.clip_id for example in examples}
+    blank = inputs.clips.without_video(clips)
+    _report_missing(missing, len(table), len(blank))
     curriculum = make_curriculum(examples, params.train)
     folder = root / project.CHECKPOINTS / run_key(params, root)
     tensorboard = root / project.TENSORBOARD / folder.name if params.train.tensorboard else None
-    trainer = make_trainer(model, processor, store, curriculum, params.train, folder, workers, deepspeed, tensorboard)
+    trainer = make_trainer(model, inputs, curriculum, params.train, folder, workers, deepspeed, tensorboard)
     if is_first():
         trainer.add_callback(LiveCallback(root / project.TRAIN_METRICS))
     _show_groups(trainer)
@@ -102,9 +106,9 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     summary = {
         "questions": len(table),
         "used": len(examples),
-        "missing": dict(sorted(Counter(row.reason for row in missing).items())),
-        "clips": len({example.clip_id for example in examples}),
-        "blank_clips": len(store.blank_clips),
+        "missing": dict(sorted(Counter(missing.values()).items())),
+        "clips": len(clips),
+        "blank_clips": len(blank),
         "parameters": sum(_size(p) for p in model.parameters()),
         "trained_parameters": sum(_size(p) for p in model.parameters() if p.requires_grad),
         "steps": trainer.state.global_step,
@@ -168,8 +172,7 @@ def make_curriculum(examples: Sequence[Example], train: Train) -> Curriculum:
 
 def make_trainer(
     model: Qwen2_5_VLGSMForConditionalGeneration,
-    processor: Any,
-    store: ClipStore,
+    inputs: ClipInputs,
     curriculum: Curriculum,
     train: Train,
     folder: Path,
@@ -210,7 +213,7 @@ def make_trainer(
         seed=train.seed,
         data_seed=train.seed,
         # With every clip in memory other processes would only copy it.
-        dataloader_num_workers=console.num_workers(workers) if store.is_full else 0,
+        dataloader_num_workers=console.num_workers(workers) if inputs.clips.is_full else 0,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         ddp_find_unused_parameters=True,
@@ -232,7 +235,7 @@ def make_trainer(
         model=model,
         args=arguments,
         train_dataset=curriculum,
-        data_collator=Collator(processor, model.config, store, training=True, shared_prefix=train.shared_prefix),
+        data_collator=Collator(inputs, model.config, training=True, shared_prefix=train.shared_prefix),
     )
     trainer.add_callback(ProgressCallback(trainer.meter))
     trainer.remove_callback(PrinterCallback)
@@ -520,21 +523,21 @@ class LiveCallback(TrainerCallback):
             self.live.make_summary()
 
 
-def _report_missing(missing: Sequence[Missing], total: int, store: ClipStore) -> None:
+def _report_missing(missing: Mapping[str, str], total: int, blank: int) -> None:
     """List what cannot be used.
 
     Raises:
         StageError: that is all.
     """
-    reasons = Counter(row.reason for row in missing)
+    reasons = Counter(missing.values())
     if len(missing) == total:
         common = "; ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(3))
         raise StageError(f"{project.TRAIN}: none of its {total:,} questions can be used: {common}")
     for reason, count in reasons.most_common():
-        ids = [row.qa_id for row in missing if row.reason == reason]
+        ids = [qa_id for qa_id, why in missing.items() if why == reason]
         console.warn(f"{count:,} questions left out: {reason} ({', '.join(ids[:3])}{', …' if count > 3 else ''})")
-    if store.blank_clips:
-        console.warn(f"{len(store.blank_clips):,} clips have no video (trajectories alone): their frames are black")
+    if blank:
+        console.warn(f"{blank:,} clips have no video (trajectories alone): their frames are black")
 
 
 def _show_groups(trainer: GSMTrainer) -> None:

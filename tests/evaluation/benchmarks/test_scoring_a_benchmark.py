@@ -27,7 +27,7 @@ def test_vlm4d_with_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (folder / "videos_real/v2.mp4").write_bytes(b"damaged")
     path = np.linspace((4, 0, 0), (8, 0, 0), 8)
     cues = make_cues(looking(np.array([0, 0, 1.0]), path), {"ball": (path, None)})
-    write_cues(folder / "cues/videos_real_v0.npz", replace(cues, frame_index=np.arange(8) * 5))
+    write_cues(folder / "cues/videos_real--v0.npz", replace(cues, frame_index=np.arange(8) * 5))
     records = [
         vlm4d(id=f"{n}-{letter}", video=f"videos_real/v{n}.mp4", answer=right)
         for n in range(4)
@@ -60,5 +60,5 @@ def test_vlm4d_with_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[s
     # The clip with cues is shown with them; the one without has nothing to take away.
     assert own[0] != bare[0]
     assert own[1] == bare[1]
-    assert "2 clips have no cues" in capsys.readouterr().err
+    assert "1 clips have no cues (videos_real--v1)" in capsys.readouterr().err
     assert probe(folder / "videos_real/v1.mp4").num_frames == 40

@@ -21,8 +21,10 @@ from dsr.evaluation.prediction_cache import PredictionCache  # noqa: E402
 from dsr.evaluation.predictions import predict  # noqa: E402
 from dsr.evaluation.scorers import checkpoint as scoring  # noqa: E402
 from dsr.evaluation.scorers.checkpoint import CheckpointScorer, load_scorer  # noqa: E402
-from dsr.examples.records import ClipStore, Video  # noqa: E402
-from dsr.examples.shown_clips import ShownClips, change_patches  # noqa: E402
+from dsr.examples.clips import ClipStore  # noqa: E402
+from dsr.examples.collate import Collator  # noqa: E402
+from dsr.examples.inputs import ClipInputs, Video, change_patches  # noqa: E402
+from dsr.examples.records import example_of  # noqa: E402
 from dsr.examples.views import change_frames  # noqa: E402
 from dsr.files import write_parquet  # noqa: E402
 from dsr.mcq import read_questions, read_row  # noqa: E402
@@ -103,7 +105,7 @@ BY_FIVES = Evaluate(batch_size=5)
 def scorer_of(root: Path, questions: pd.DataFrame | None = None, options: Evaluate = BY_FIVES) -> CheckpointScorer:
     if questions is None:
         questions = read_questions(root / "data/qa/bench.parquet")
-    return load_scorer(root / "models/gsm", lambda processor: ClipStore(root, processor), questions, options, workers=1)
+    return load_scorer(root / "models/gsm", ClipStore.of_project(root), questions, options, workers=1)
 
 
 def scores_of(scorer: CheckpointScorer, control: str = "score", questions: pd.DataFrame | None = None) -> np.ndarray:
@@ -157,7 +159,7 @@ def test_each_control_takes_away_what_it_says(root: Path) -> None:
     scorer = scorer_of(root)
     controls = [
         "score",
-        *(name for name, control in CONTROLS.items() if control.video != "whole" or control.geometry != "own"),
+        *(name for name, control in CONTROLS.items() if control.view != "whole"),
     ]
     before = {control: scores_of(scorer, control) for control in controls}
     for control in controls[1:]:
@@ -175,36 +177,45 @@ def test_each_control_takes_away_what_it_says(root: Path) -> None:
 
 
 def test_a_video_is_shown_as_the_control_says(root: Path) -> None:
-    scorer = scorer_of(root)
-    store, size = scorer.store, scorer.processor.video_processor
+    inputs = scorer_of(root).inputs
+    size = inputs.processor.video_processor
     for clip, frames in (("filmed_0", 8), ("filmed_1", 5), ("drawn_0", 3)):
-        video = store.video(clip, frames)
+        video = inputs.video(clip, frames)
         assert torch.equal(
             change_patches(video, "whole", frames, size.merge_size, size.patch_size).patches, video.patches
         )
         for name in ("black_video", "first_frame", "reversed_time", "mirrored"):
-            shown = ShownClips(store, CONTROLS[name], {}).video(clip, frames)
-            expected = change_frames(pixels(video, size)[:frames], CONTROLS[name].video)
+            shown = inputs.video(clip, frames, CONTROLS[name].shown.video)
+            expected = change_frames(pixels(video, size)[:frames], CONTROLS[name].shown.video)
             assert shown.grid_thw == video.grid_thw
             np.testing.assert_array_equal(pixels(shown, size)[:frames], expected)
 
 
 def test_an_encoder_that_looks_at_the_video_sees_what_the_geometry_is_of(root: Path) -> None:
-    store, lenders = scorer_of(root).store, {"filmed_0": "filmed_1"}
-    own, lent = (store.video(clip, 8).patches for clip in ("filmed_0", "filmed_1"))
+    """`pi3` has its own patches wherever the geometry is not that of the video that is shown."""
+    inputs, lenders = scorer_of(root).inputs, {"filmed_0": "filmed_1"}
+    example = example_of(read_row(benchmark().iloc[1].to_dict()), inputs.clips)
+    own, lent = (inputs.normalise(inputs.video(clip, 8).patches) for clip in ("filmed_0", "filmed_1"))
+    config = make_model(Model(max_pixels=1568), GSM(num_tokens=4, encoders=("pi3",)), root, ["a question"])[0].config
 
-    def seen(control: str, of_geometry: bool) -> torch.Tensor:
-        clips = ShownClips(store, CONTROLS[control], lenders if control == "shuffled_geometry" else {})
-        return clips.video(clips.donors(["filmed_0"])["filmed_0"] if of_geometry else "filmed_0", 8).patches
+    def seen(control: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch = Collator(inputs, config, CONTROLS[control].view, lenders)([example])
+        return batch["pixel_values_videos"], batch["geometry"].get("pi3", {}).get("patches")
 
-    assert torch.equal(seen("shuffled_geometry", True), lent)
-    assert torch.equal(seen("shuffled_geometry", False), own)
-    assert not seen("zeroed_geometry", True).any()
-    assert torch.equal(seen("zeroed_geometry", False), own)
-    assert torch.equal(seen("black_video", True), own)
-    assert not seen("black_video", False).any()
+    black = inputs.normalise(torch.zeros_like(inputs.video("filmed_0", 8).patches))
+    for control, shown, of_geometry in (
+        ("score", own, None),
+        ("shuffled_geometry", own, lent),
+        ("zeroed_geometry", own, black),
+        ("black_video", black, own),
+    ):
+        video, patches = seen(control)
+        assert torch.equal(video, shown), control
+        assert patches is None if of_geometry is None else torch.equal(patches, of_geometry), control
     for control in ("first_frame", "reversed_time", "mirrored"):
-        assert torch.equal(seen(control, True), seen(control, False))
+        video, patches = seen(control)
+        assert patches is None
+        assert not torch.equal(video, own), control
 
 
 def pixels(video: Video, processor) -> np.ndarray:
@@ -243,8 +254,8 @@ def test_questions_of_clips_that_are_not_there_are_missing_with_a_reason(root: P
 def test_a_video_that_fails_after_it_was_accepted_costs_its_questions_alone(root: Path) -> None:
     scorer = scorer_of(root)
     # As when the cache is too small to hold what was decoded at first, and the file was damaged.
-    scorer.store = ClipStore(root, scorer.processor, cache_bytes=1)
-    scorer.store.files["filmed_1"] = "data/qa/bench.parquet"
+    scorer.inputs.clips = ClipStore.of_project(root, cache_bytes=1)
+    scorer.inputs.clips.videos["filmed_1"] = root / "data/qa/bench.parquet"
     table = predict(benchmark(), scorer)
     assert table.groupby("videoID")["status"].unique().map(list).to_dict() == {
         "drawn_0": ["scored"],
@@ -275,8 +286,8 @@ def test_a_killed_run_goes_on_with_a_shared_prefix_and_without(root: Path, monke
 
 def test_a_clip_that_fails_in_a_shared_batch_costs_its_questions_alone(root: Path) -> None:
     together = scorer_of(root, options=Evaluate(shared_prefix=True))
-    together.store = ClipStore(root, together.processor, cache_bytes=1)
-    together.store.files["filmed_1"] = "data/qa/bench.parquet"
+    together.inputs.clips = ClipStore.of_project(root, cache_bytes=1)
+    together.inputs.clips.videos["filmed_1"] = root / "data/qa/bench.parquet"
     table = predict(varied(), together)
     assert (table["status"] == "missing").tolist() == (table["videoID"] == "filmed_1").tolist()
     expected = predict(varied(), scorer_of(root))
@@ -328,6 +339,8 @@ def test_the_stage_scores_a_checkpoint_with_its_controls(root: Path) -> None:
 
 def test_without_a_checkpoint_the_stage_says_what_to_run(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data/qa/bench.parquet", benchmark())
+    catalog = pd.DataFrame({"clip_id": CLIPS, "status": "ok", "file": ""})
+    write_parquet(tmp_path / "data/clips/catalog.parquet", catalog)
     with pytest.raises(StageError, match="dsr train"):
         run(Params(), tmp_path)
 
@@ -341,9 +354,9 @@ class Toy:
     device = "cpu"
 
     def __init__(self, root: Path, choose) -> None:
-        self.store = ClipStore(root, make_model(Model(max_pixels=28 * 28), GSM(num_tokens=4), root, ["a question"])[1])
-        config = make_model(Model(max_pixels=28 * 28), GSM(num_tokens=4), root, ["a question"])[0].config
-        self.config, self.tokenizer, self.choose = config, self.store.processor.tokenizer, choose
+        model, processor = make_model(Model(max_pixels=28 * 28), GSM(num_tokens=4), root, ["a question"])
+        self.inputs = ClipInputs(ClipStore.of_project(root), processor)
+        self.config, self.tokenizer, self.choose = model.config, processor.tokenizer, choose
 
     def __call__(self, input_ids: torch.Tensor, **inputs) -> SimpleNamespace:
         logits = torch.zeros(len(input_ids), 1, len(self.tokenizer))
@@ -371,7 +384,7 @@ def figures(root: Path, choose) -> dict[str, Any]:
     toy = Toy(root, choose)
     controls = ("blind", "black_video", "first_frame", "zeroed_geometry", "shuffled_geometry", "no_question")
     options = Evaluate(bootstrap=100, controls=controls, rotations=True, cache=False)
-    scorer = CheckpointScorer(toy, toy.store, questions, options, "toy", workers=1)
+    scorer = CheckpointScorer(toy, toy.inputs, questions, options, "toy", workers=1)
     metrics, _ = evaluate(questions, scorer, options, root)
     rows = metrics.tables["by_type"].query("type == 'all'")
     assert rows["asked"].tolist() == rows["scored"].tolist() == [len(questions)] * (len(controls) + 2)

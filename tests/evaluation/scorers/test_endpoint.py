@@ -16,7 +16,7 @@ from dsr.evaluation.evaluate import run
 from dsr.evaluation.prediction_cache import PredictionCache
 from dsr.evaluation.predictions import predict
 from dsr.evaluation.scorers.endpoint import EndpointScorer, chat
-from dsr.examples.video_files import VideoFiles
+from dsr.examples.clips import ClipStore
 from dsr.files import write_parquet
 from dsr.params import Endpoint, Evaluate, Params
 from tests.evaluation.rule_scorers import benchmark
@@ -32,10 +32,10 @@ def endpoint(url: str, **changes) -> Endpoint:
 
 
 @pytest.fixture
-def videos(tmp_path: Path) -> VideoFiles:
+def clips(tmp_path: Path) -> ClipStore:
     """clip0 and clip1; the other clips of the benchmark have no video."""
     files = {f"clip{k}": make_video(tmp_path / f"clip{k}.mp4", num_frames=20, seed=k) for k in (0, 1)}
-    return VideoFiles(files, tmp_path / "cues")
+    return ClipStore(files, tmp_path / "cues", needs_cues=False)
 
 
 def images_of(body) -> list[np.ndarray]:
@@ -46,12 +46,12 @@ def images_of(body) -> list[np.ndarray]:
 
 
 def test_a_question_goes_out_with_its_frames_and_comes_back_as_a_letter(
-    videos: VideoFiles, monkeypatch: pytest.MonkeyPatch
+    clips: ClipStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(lambda body, number: "The answer is B.") as server:
         table = benchmark()
-        predicted = predict(table, EndpointScorer(endpoint(server.url), videos, table))
+        predicted = predict(table, EndpointScorer(endpoint(server.url), clips, table))
     assert predicted["status"].tolist() == ["scored"] * 8 + ["missing"] * 8
     assert set(predicted["reason"].iloc[8:]) == {"no video"}
     assert predicted["prediction"].tolist()[:8] == ["B"] * 8
@@ -67,12 +67,12 @@ def test_a_question_goes_out_with_its_frames_and_comes_back_as_a_letter(
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
 
 
-def test_controls_change_what_is_sent(videos: VideoFiles) -> None:
+def test_controls_change_what_is_sent(clips: ClipStore) -> None:
     sent = {}
     for control in ("score", "blind", "black_video", "first_frame", "no_question"):
         with serving(lambda body, number: "A") as server:
             table = benchmark().iloc[:1]
-            predict(table, EndpointScorer(endpoint(server.url), videos, table), control)
+            predict(table, EndpointScorer(endpoint(server.url), clips, table), control)
             sent[control] = server.bodies[0]
     own = images_of(sent["score"])
     assert not images_of(sent["blind"])
@@ -81,7 +81,7 @@ def test_controls_change_what_is_sent(videos: VideoFiles) -> None:
     assert not np.array_equal(own[0], own[3])
     assert "How does" not in json.dumps(sent["no_question"])
     with serving(lambda body, number: "A") as server:
-        scorer = EndpointScorer(endpoint(server.url), videos, benchmark())
+        scorer = EndpointScorer(endpoint(server.url), clips, benchmark())
         for control in ("shuffled_geometry", "zeroed_geometry"):
             with pytest.raises(Exception, match="a server takes no geometry"):
                 predict(benchmark(), scorer, control)
@@ -145,14 +145,14 @@ def test_an_answer_of_another_form_is_refused() -> None:
         assert chat(endpoint(server.url), BODY) == ""
 
 
-def test_a_run_that_lost_its_server_goes_on(videos: VideoFiles, tmp_path: Path) -> None:
+def test_a_run_that_lost_its_server_goes_on(clips: ClipStore, tmp_path: Path) -> None:
     table = benchmark().iloc[:8]
     table = table.assign(question=table["question"] + table["qa_id"])
     with (
         PredictionCache(tmp_path / "cache.sqlite") as cache,
         serving(lambda body, number: "A" if number <= 4 else (500, "crashed", {})) as server,
     ):
-        scorer = EndpointScorer(endpoint(server.url, retries=0, concurrency=2), videos, table)
+        scorer = EndpointScorer(endpoint(server.url, retries=0, concurrency=2), clips, table)
         with pytest.raises(StageError, match="crashed"):
             predict(table, scorer, cache=cache)
         server.answer = lambda body, number: "B"

@@ -1,5 +1,6 @@
-"""What the readers of benchmarks share: files of records, options in their many spellings, videos inside a folder."""
+"""Rows of benchmarks, for all readers: files of records, options in their many spellings, videos and their ids."""
 
+import hashlib
 import json
 import math
 import re
@@ -19,17 +20,24 @@ COLUMNS = (
 )
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_HASH = re.compile("[0-9a-f]{12}")
+_LONGEST = 150
+"""Characters of an id, beside a hash."""
+
+
 class RowError(ValueError):
-    """Why a row cannot be used."""
+    """A row that cannot be used."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a reader makes of one record."""
+    """A record as a reader understands it."""
 
     id: str
     video: tuple[str, ...]
-    """Where the video may be, relative to the benchmark's folder; the first that exists is taken."""
+    """Places where the video may be, relative to the benchmark's folder, the first that exists is taken; the last one
+    is the benchmark's own name for it, of which the clip's id is made."""
     question: str
     options: tuple[str, ...]
     """Without letters."""
@@ -51,7 +59,7 @@ class Benchmark:
     read: Callable[[Mapping[str, Any], int, str], Entry]
     """(record, its place in the file, variant) -> entry; raises RowError, KeyError or ValueError for a bad record."""
     published: str
-    """Where it can be had."""
+    """Address where it can be had."""
 
 
 def read_table(benchmark: Benchmark, folder: Path, variant: str) -> pd.DataFrame:
@@ -72,6 +80,7 @@ def read_table(benchmark: Benchmark, folder: Path, variant: str) -> pd.DataFrame
         for place, record in enumerate(read_records(path))
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
+    _tell_cases_apart(table)
     repeated = table["qa_id"].duplicated()
     # A repeated id is made unique, or one of the two would vanish from the counts.
     table.loc[repeated, "qa_id"] = [f"{name}#{row}" for row, name in table.loc[repeated, "qa_id"].items()]
@@ -194,7 +203,7 @@ def _row(benchmark: Benchmark, root: Path, record: Any, place: int, variant: str
         return blank | {"problem": f"row without the field {error}"}
     except ValueError as error:
         return blank | {"problem": str(error)}
-    clip = re.sub(r"[^A-Za-z0-9._-]+", "_", str(Path(entry.video[0]).with_suffix(""))).lstrip("._") or name
+    clip = clip_name(entry.video[-1].removeprefix("./"))
     return {
         "qa_id": entry.id,
         "videoID": clip,
@@ -208,6 +217,40 @@ def _row(benchmark: Benchmark, root: Path, record: Any, place: int, variant: str
         "file": file,
         "problem": problem,
     }
+
+
+def clip_name(path: str) -> str:
+    """Id of a clip by its benchmark's name for the video, a path; different paths have different ids.
+
+    Folders are joined by "--", and ".mp4" is left out. A path that cannot be read back from that (other characters or
+    endings, names with "--") is written as well as it can be, with its hash.
+
+    >>> clip_name("videos_real/davis/bear.mp4")
+    'videos_real--davis--bear'
+    >>> clip_name("a b.mp4"), clip_name("a_b.mp4")
+    ('a_b--018c1c8ba1b3', 'a_b')
+    """
+    parts = path.removesuffix(".mp4").split("/")
+    name = "--".join(parts)
+    plain = path.endswith(".mp4") and name.split("--") == parts and all(map(_PLAIN.fullmatch, parts))
+    if plain and len(name) <= _LONGEST and not (len(parts) > 1 and _HASH.fullmatch(parts[-1])):
+        return name
+    return _hashed(name, path)
+
+
+def _hashed(name: str, path: str) -> str:
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:_LONGEST]
+    return f"{slug or 'clip'}--{hashlib.sha256(path.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def _tell_cases_apart(table: pd.DataFrame) -> None:
+    """Give ids that differ by case alone their hashes: some file systems take their cues for one file."""
+    ids = table["videoID"].drop_duplicates()
+    alike = set(ids[ids.str.casefold().duplicated(keep=False)])
+    # No path of a video ends with "/": such a hash is no other's.
+    own = {clip: _hashed(clip, f"{clip}/") for clip in alike}
+    table["videoID"] = table["videoID"].replace(own)
+    table["source_video"] = table["source_video"].replace(own)
 
 
 def _video(root: Path, places: Sequence[str]) -> tuple[str, str]:

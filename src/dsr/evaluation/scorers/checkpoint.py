@@ -5,7 +5,6 @@ that neither a prediction's key nor the cache knows of it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,12 @@ import torch
 import transformers
 
 from dsr import console
-from dsr.clips.video import VideoError
-from dsr.cues.schema import CuesError
-from dsr.evaluation.controls import CONTROLS, ControlError, geometry_donors
+from dsr.evaluation.controls import CONTROLS, ControlError, clip_facts, geometry_lenders
 from dsr.evaluation.prediction_cache import Reply
-from dsr.examples.collate import Collator, clip_batches, length_batches
-from dsr.examples.fingerprints import cues_hash, file_fingerprint
-from dsr.examples.records import ClipStore, Example, example_of
-from dsr.examples.shown_clips import ShownClips
+from dsr.examples.clips import ClipStore, find_problems
+from dsr.examples.collate import Collator
+from dsr.examples.inputs import ClipInputs
+from dsr.examples.records import Example, clip_batches, example_of, length_batches
 from dsr.files import sha256_file, sha256_json
 from dsr.mcq import ALPHABET, Question
 from dsr.model import load_model
@@ -33,17 +30,16 @@ from dsr.source import code_hash
 
 _RECORDS = ("params.json", "training_summary.json")
 """Files of a model's folder that tell of its training and decide no answer."""
+_SHOWN = 3
+"""Clips without cues that a note names."""
 _DECIMALS = 4
 """Of a log-probability: what a batch's composition changes is smaller."""
 
 
 def load_scorer(
-    checkpoint: Path, store_of: Any, questions: pd.DataFrame, options: Evaluate, workers: int
+    checkpoint: Path, clips: ClipStore, questions: pd.DataFrame, options: Evaluate, workers: int
 ) -> "CheckpointScorer":
-    """The scorer of a checkpoint folder.
-
-    Args:
-        store_of: processor -> ClipStore of the questions' clips.
+    """Scorer of a checkpoint folder.
 
     Raises:
         StageError: the checkpoint is missing or damaged.
@@ -56,31 +52,34 @@ def load_scorer(
             "code": [code_hash(__name__), torch.__version__, transformers.__version__],
         }
     )
-    return CheckpointScorer(model, store_of(processor), questions, options, identity, workers)
+    return CheckpointScorer(model, ClipInputs(clips, processor), questions, options, identity, workers)
 
 
 class CheckpointScorer:
     """A `dsr.evaluation.predictions.Scorer`."""
 
     def __init__(
-        self, model: Any, store: ClipStore, questions: pd.DataFrame, options: Evaluate, identity: str, workers: int = 0
+        self,
+        model: Any,
+        inputs: ClipInputs,
+        questions: pd.DataFrame,
+        options: Evaluate,
+        identity: str,
+        workers: int = 0,
     ) -> None:
         """Find out which questions can be asked.
 
         Args:
             model: Qwen2.5-VL with GSM, in evaluation mode.
-            store: of the questions' clips, with the model's processor.
+            inputs: of the questions' clips, with the model's processor.
             questions: columns qa_id, videoID, source_video.
             identity: hash of the model.
             workers: threads that decode; 0 = all cores.
         """
-        self.model, self.store, self.options = model, store, options
-        self.processor = store.processor
+        self.model, self.inputs, self.options = model, inputs, options
+        self.tokenizer = inputs.processor.tokenizer
         self.source_videos = dict(zip(questions["videoID"], questions["source_video"], strict=True))
-        clips = list(self.source_videos)
-        with ThreadPoolExecutor(console.num_workers(workers)) as pool:
-            found = console.track(pool.map(store.problem, clips), "clips", len(clips))
-            self.problems = {clip: problem for clip, problem in zip(clips, found, strict=True) if problem}
+        self.problems = find_problems(self.source_videos, inputs.problem, workers)
         self.missing: dict[str, str] = {
             qa_id: self.problems[clip]
             for qa_id, clip in zip(questions["qa_id"], questions["videoID"], strict=True)
@@ -88,34 +87,42 @@ class CheckpointScorer:
         }
         written = {"max_new_tokens": options.max_new_tokens} if options.mode == "generate" else {}
         self.identity = sha256_json({"model": identity, "mode": options.mode, **written})
-        self._donors: dict[str, str] | None = None
-        self._hashes: dict[str, str] = {}
+        self._lenders: dict[str, str] | None = None
 
     @property
     def notes(self) -> list[str]:
         """See `Scorer`."""
-        notes = []
-        if blank := self.store.blank_clips:
+        notes, clips = [], self.inputs.clips
+        shown = [clip for clip in self.source_videos if clip not in self.problems]
+        if blank := clips.without_video(shown):
             notes.append(f"{len(blank):,} clips have no video (trajectories alone): the model saw black frames of them")
-        if bare := getattr(self.store, "clips_without_cues", 0):
-            notes.append(f"{bare:,} clips have no cues: the model saw the geometry of a scene without anything in it")
+        if bare := clips.without_cues(shown):
+            named = f"{', '.join(bare[:_SHOWN])}{', …' if len(bare) > _SHOWN else ''}"
+            notes.append(
+                f"{len(bare):,} clips have no cues ({named}): the model saw the geometry of a scene in which nothing is"
+            )
         return notes
 
     def facts(self, clip_id: str) -> ClipFacts:
         """See `Scorer`."""
-        cues = self.store.cues(clip_id)
-        return ClipFacts(int(cues.meta["width"]), float(cues.timestamps[0]), float(cues.timestamps[-1]))
+        return clip_facts(self.inputs.clips.cues(clip_id))
 
     def clip_hash(self, clip_id: str, control: str) -> str:
         """See `Scorer`."""
-        donor = self._donors_of(control).get(clip_id)
-        return sha256_json([self._hash(clip_id), self._hash(donor) if donor else None])
+        lender, clips = self._lenders_of(control).get(clip_id), self.inputs.clips
+        return sha256_json([clips.hash(clip_id), clips.hash(lender) if lender else None])
 
     def __call__(self, questions: Sequence[Question], control: str) -> Iterator[dict[int, Reply]]:
         """See `Scorer`."""
-        blind = CONTROLS[control].video == "none"
-        examples = [example_of(question, self.store) for question in questions]
-        collate = self._collator(control, examples)
+        blind = CONTROLS[control].shown.video == "none"
+        examples = [example_of(question, self.inputs.clips) for question in questions]
+        collate = Collator(
+            self.inputs,
+            self.model.config,
+            CONTROLS[control].view,
+            self._lenders_of(control),
+            shared_prefix=self._shares_prefixes,
+        )
         for batch in console.track(self._batches(examples, blind), f"evaluate: {control}"):
             problems = {} if blind else {i: self._unreadable(examples[i]) for i in batch}
             rows = [i for i in batch if not problems.get(i)]
@@ -130,20 +137,10 @@ class CheckpointScorer:
                 replies |= dict(zip(rows, answers, strict=True))
             yield replies
 
-    def _collator(self, control: str, examples: Sequence[Example]) -> Collator:
-        shown, config, shared = CONTROLS[control], self.model.config, self._shares_prefixes
-        if shown.video == "none":
-            return Collator(self.processor, config, self.store, control="blind")
-        if (shown.video, shown.geometry) == ("whole", "own"):
-            return Collator(self.processor, config, self.store, shared_prefix=shared)
-        clips = ShownClips(self.store, shown, self._donors_of(control))
-        donors = clips.donors({example.clip_id for example in examples})
-        return Collator(self.processor, config, clips, control="shuffled_geometry", donors=donors, shared_prefix=shared)
-
     @torch.inference_mode()
     def _likelihoods(self, inputs: Mapping[str, Any], examples: Sequence[Example], rows: Sequence[int]) -> list[Reply]:
         counts = [len(examples[i].options) for i in rows]
-        tokens = letter_ids(self.processor.tokenizer, ALPHABET[: max(counts)])
+        tokens = letter_ids(self.tokenizer, ALPHABET[: max(counts)])
         scores = option_log_probs(self.model, inputs, tokens).double().tolist()
         return [
             Reply(log_probs=tuple(round(score, _DECIMALS) for score in row[:count]))
@@ -154,7 +151,7 @@ class CheckpointScorer:
     def _written(self, inputs: Mapping[str, Any]) -> list[Reply]:
         tokens = self.model.generate(**inputs, max_new_tokens=self.options.max_new_tokens, do_sample=False)
         new = tokens[:, inputs["input_ids"].shape[1] :]
-        return [Reply(text=text) for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return [Reply(text=text) for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     @property
     def _shares_prefixes(self) -> bool:
@@ -163,37 +160,25 @@ class CheckpointScorer:
     def _batches(self, examples: Sequence[Example], blind: bool) -> list[list[int]]:
         """Indices in batches: questions of similar length together, or, where their clips are computed once or do not
         fit into the cache, those of a clip."""
-        by_clip = not blind and (self._shares_prefixes or self.store.is_full)
+        by_clip = not blind and (self._shares_prefixes or self.inputs.clips.is_full)
         return list((clip_batches if by_clip else length_batches)(examples, self.options.batch_size))
 
     def _unreadable(self, example: Example) -> str:
-        """Why a clip does not decode, or ""; a question whose clip turns out not to is missing from here on."""
-        try:
-            self.store.video(example.clip_id, example.shown_frames)
-        except (CuesError, VideoError) as error:
-            self.missing[example.qa_id] = str(error)
-            return str(error)
-        return ""
+        """Reason why a clip does not decode, or ""; a question whose clip turns out not to is missing from here on."""
+        if reason := self.inputs.unreadable(example.clip_id):
+            self.missing[example.qa_id] = reason
+        return reason
 
-    def _donors_of(self, control: str) -> dict[str, str]:
-        view = CONTROLS[control].geometry
+    def _lenders_of(self, control: str) -> dict[str, str]:
+        view = CONTROLS[control].shown.geometry
         if view in ("shuffled", "zeroed") and self.model.config.gsm["fusion"] == "none":
             raise ControlError("the model takes no geometry (gsm.fusion: none)")
         if view != "shuffled":
             return {}
-        if self._donors is None:
+        if self._lenders is None:
             usable = {clip: video for clip, video in self.source_videos.items() if clip not in self.problems}
-            self._donors = geometry_donors(usable, self.options.seed)
-        return self._donors
-
-    def _hash(self, clip_id: str) -> str:
-        if clip_id not in self._hashes:
-            file = self.store.files.get(clip_id)
-            pixels = (
-                [file_fingerprint(self.store.root / file), dict(self.processor.video_processor.size)] if file else None
-            )
-            self._hashes[clip_id] = sha256_json([cues_hash(self.store.cues(clip_id)), pixels])
-        return self._hashes[clip_id]
+            self._lenders = geometry_lenders(usable, self.options.seed)
+        return self._lenders
 
 
 def folder_hash(folder: Path) -> str:

@@ -22,13 +22,12 @@ import pandas as pd
 from PIL import Image
 
 from dsr import console
-from dsr.clips.video import VideoError
+from dsr.clips.video import VideoError, uniform_frames
 from dsr.console import StageError
 from dsr.cues.schema import CuesError
-from dsr.evaluation.controls import CONTROLS, ControlError
+from dsr.evaluation.controls import CONTROLS, ControlError, clip_facts
 from dsr.evaluation.prediction_cache import Reply
-from dsr.examples.fingerprints import cues_hash, file_fingerprint
-from dsr.examples.video_files import VideoFiles
+from dsr.examples.clips import ClipStore, find_problems
 from dsr.examples.views import change_frames
 from dsr.files import sha256_json
 from dsr.mcq import FRAMES, Question, prompt
@@ -45,32 +44,29 @@ _SHOWN = 300
 class EndpointScorer:
     """A `dsr.evaluation.predictions.Scorer` over a server."""
 
-    def __init__(self, endpoint: Endpoint, videos: VideoFiles, questions: pd.DataFrame) -> None:
-        self.endpoint, self.videos = endpoint, videos
-        problems = {clip: videos.problem(clip) for clip in dict.fromkeys(questions["videoID"])}
+    def __init__(self, endpoint: Endpoint, clips: ClipStore, questions: pd.DataFrame, workers: int = 0) -> None:
+        self.endpoint, self.clips = endpoint, clips
+        problems = dict.fromkeys(clips.without_video(questions["videoID"]), "no video (trajectories alone)")
+        problems |= find_problems(questions["videoID"], clips.problem, workers)
         self.missing: dict[str, str] = {
             qa_id: problems[clip]
             for qa_id, clip in zip(questions["qa_id"], questions["videoID"], strict=True)
-            if problems[clip]
+            if clip in problems
         }
         decides = ("url", "model", "num_frames", "max_pixels", "jpeg_quality", "max_tokens")
         self.identity = sha256_json([code_hash(__name__), *(getattr(endpoint, name) for name in decides)])
         self.notes: list[str] = []
-        self._hashes: dict[str, str] = {}
 
     def facts(self, clip_id: str) -> ClipFacts:
         """See `Scorer`."""
-        cues = self.videos.cues(clip_id)
-        return ClipFacts(int(cues.meta["width"]), float(cues.timestamps[0]), float(cues.timestamps[-1]))
+        return clip_facts(self.clips.cues(clip_id))
 
     def clip_hash(self, clip_id: str, control: str) -> str:
         """See `Scorer`."""
-        if CONTROLS[control].video == "whole" and CONTROLS[control].geometry != "own":
+        shown = CONTROLS[control].shown
+        if shown.video == "whole" and shown.geometry != "own":
             raise ControlError("a server takes no geometry")
-        if clip_id not in self._hashes:
-            pixels = file_fingerprint(self.videos.files[clip_id])
-            self._hashes[clip_id] = sha256_json([cues_hash(self.videos.cues(clip_id)), pixels])
-        return self._hashes[clip_id]
+        return self.clips.hash(clip_id)
 
     def __call__(self, questions: Sequence[Question], control: str) -> Iterator[dict[int, Reply]]:
         """See `Scorer`.
@@ -100,10 +96,12 @@ class EndpointScorer:
         return Reply(text=chat(self.endpoint, body))
 
     def _content(self, question: Question, control: str) -> list[dict[str, Any]]:
-        view, images = CONTROLS[control].video, []
+        view, images = CONTROLS[control].shown.video, []
         if view != "none":
             ask = self.endpoint
-            frames = self.videos.frames(question.clip_id, ask.num_frames, question.shown_frames, ask.max_pixels)
+            index = self.clips.cues(question.clip_id).frame_index[: question.shown_frames]
+            chosen = index[uniform_frames(len(index), min(ask.num_frames, len(index)))]
+            frames = self.clips.frames(question.clip_id, chosen, ask.max_pixels)
             images = [jpeg_url(frame, ask.jpeg_quality) for frame in change_frames(frames, view)]
         text = prompt(question.question, question.options)
         parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in images]
