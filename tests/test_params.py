@@ -1,5 +1,6 @@
 """params.yaml: every key known, typed and in range, every error with the key's name, every number as DVC wrote it."""
 
+import re
 import shlex
 import subprocess
 from dataclasses import asdict, fields, is_dataclass
@@ -246,6 +247,12 @@ def documented_overrides(tmp_path: Path) -> list[list[str]]:
     for document in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))):
         lines = document.read_text().replace("\\\n", " ").splitlines()
         calls += [shlex.split(line, comments=True) for line in lines if line.strip().startswith("dvc exp run")]
+    machines = re.findall(r"\| `\{(.+)\}` \|", (PROJECT / "docs/training.md").read_text())
+    assert len(machines) == 3
+    calls += [
+        [part for setting in line.split(", ") for part in ("-S", "train." + setting.replace(": ", "="))]
+        for line in machines
+    ]
     return [[value for flag, value in pairwise(call) if flag == "-S"] for call in calls]
 
 
@@ -254,6 +261,7 @@ def test_every_documented_override_works_with_every_documented_file(recipe: Path
     overrides = list(filter(None, documented_overrides(tmp_path)))
     assert len(overrides) > 12
     assert ["gsm.fusion=none"] in overrides
+    assert ["train.deepspeed=zero3", "train.accumulation=1"] in overrides
     path = tmp_path / "params.yaml"
     path.write_bytes((PROJECT / "params.yaml").read_bytes())
     if recipe:

@@ -322,6 +322,15 @@ def test_generated_texts_are_kept_and_parsed(root: Path) -> None:
     assert scorer.identity != scorer_of(root).identity
 
 
+def test_a_model_is_the_same_whatever_the_records_of_its_training_say(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    before = scoring.folder_hash(tmp_path)
+    (tmp_path / "params.json").write_text('{"train": {"save_steps": 7}}')
+    assert scoring.folder_hash(tmp_path) == before
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    assert scoring.folder_hash(tmp_path) != before
+
+
 def test_the_stage_scores_a_checkpoint_with_its_controls(root: Path) -> None:
     params = Params(evaluate=Evaluate(bootstrap=100, batch_size=6))
     run(params, root, workers=1)
