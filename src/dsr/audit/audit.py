@@ -41,7 +41,7 @@ from dsr.audit.attackers import (
 )
 from dsr.console import StageError, num_workers, summary, track, warn
 from dsr.cues.clips import read_clips
-from dsr.files import write_metrics
+from dsr.files import metrics_table, write_metrics
 from dsr.intervals import interval, resampled_means
 from dsr.mcq import LETTERS, TYPES, bare
 from dsr.params import Audit, Params
@@ -74,8 +74,9 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     _show(figures, checks["clips_not_checked"])
     if leaks:
         raise StageError(
-            f"questions are answered without the video: {'; '.join(leaks)}. See metrics/audit/attackers.csv for "
-            "what finds it; the remedy is in what quartets are matched on (questions/quartets/), not a higher limit"
+            f"questions are answered without the video: {'; '.join(leaks)}. "
+            f"See {metrics_table(project.AUDIT_METRICS, 'attackers')} for what finds it; the remedy is in what "
+            "quartets are matched on (questions/quartets/), not a higher limit"
         )
 
 
