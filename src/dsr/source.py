@@ -16,7 +16,7 @@ from dsr.files import sha256_file, sha256_json
 PACKAGE = Path(__file__).parent
 NO_OUTPUT = {
     "dsr.console": "what a person sees",
-    "dsr.params": "its values are in params.yaml; dvc.yaml and the keys name those that are used",
+    "dsr.params": "its values are in params.yaml (it warns of those that are not); dvc.yaml and the keys name them",
     "dsr.project": "names of files, which are in dvc.yaml as well",
     "dsr.source": "this module",
 }
