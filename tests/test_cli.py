@@ -2,21 +2,46 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from dsr.cli import main
+
 PROJECT = Path(__file__).parents[1]
 
 
-def dsr(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dsr", *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_help_names_every_stage_of_the_flow():
+@pytest.fixture
+def dsr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run `dsr` with arguments, in this process: imports take longer than these commands."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["dsr", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Done(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def test_it_is_a_program():
+    done = subprocess.run([sys.executable, "-m", "dsr", "--help"], capture_output=True, text=True, check=True)
+    assert "Stages of the pipeline" in done.stdout
+
+
+def test_help_names_every_stage_of_the_flow(dsr: Callable[..., Done]):
     text = dsr("--help").stdout
     for name in ("dvc.yaml", "data/raw/dvc.yaml"):
         for stage, content in yaml.safe_load((PROJECT / name).read_text())["stages"].items():
@@ -28,7 +53,9 @@ def test_help_names_every_stage_of_the_flow():
     ("command", "remedy"),
     [("catalog", "data/raw/simulated"), ("curate", "catalog"), ("cues", "curate"), ("qa", "curate"), ("split", "qa")],
 )
-def test_a_stage_without_its_input_says_so_in_one_line(tmp_path: Path, command: str, remedy: str):
+def test_a_stage_without_its_input_says_so_in_one_line(
+    dsr: Callable[..., Done], tmp_path: Path, command: str, remedy: str
+):
     (tmp_path / "params.yaml").write_text("")
     done = dsr(command, "--root", str(tmp_path))
     assert done.returncode == 1
@@ -51,7 +78,9 @@ def test_a_stage_without_its_input_says_so_in_one_line(tmp_path: Path, command: 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_tool_without_its_input_says_so_in_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str):
+def test_a_tool_without_its_input_says_so_in_one_line(
+    dsr: Callable[..., Done], tmp_path: Path, arguments: tuple[str, ...], said: str
+):
     (tmp_path / "params.yaml").write_text("")
     done = dsr(*arguments, "--root", str(tmp_path))
     assert done.returncode == 1
@@ -59,7 +88,7 @@ def test_a_tool_without_its_input_says_so_in_one_line(tmp_path: Path, arguments:
     assert said in " ".join(done.stderr.split())
 
 
-def test_doctor_tells_what_the_machine_has(tmp_path: Path):
+def test_doctor_tells_what_the_machine_has(dsr: Callable[..., Done], tmp_path: Path):
     (tmp_path / "params.yaml").write_text("")
     done = dsr("doctor", "--root", str(tmp_path))
     assert done.returncode == 0, done.stderr
