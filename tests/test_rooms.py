@@ -1,6 +1,7 @@
 """Data flows down the rooms that docs/design.md lists: a module imports from those above it."""
 
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_a_module_imports_from_rooms_above_it() -> None:
         if rank[name] > rank.get(path.relative_to(PACKAGE).with_suffix("").parts[0], len(rank))
     ]
     assert upward == []
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    paths = {
+        ".".join(["dsr", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    graph = {}
+    for name, path in paths.items():
+        lines = re.findall(r"^\s*from (dsr[\w.]*) import (.+)", path.read_text(), re.MULTILINE)
+        found = {module for module, _ in lines} | {
+            f"{module}.{part}" for module, rest in lines for part in re.findall(r"\w+", rest)
+        }
+        graph[name] = found & paths.keys() - {name}
+    assert set(TopologicalSorter(graph).static_order()) == paths.keys()
 
 
 @pytest.mark.parametrize("module", ["dsr.geometry.signals", "dsr.questions.generate", "dsr.questions.split"])
