@@ -9,6 +9,7 @@ import pytest
 from dsr import weights
 from dsr.console import StageError
 from dsr.doctor import doctor
+from dsr.doctor.weights import needed_weights
 from dsr.params import Clips, Cues, Model, Params
 
 OWN_CLIPS = Params(clips=Clips(source="own"), cues=Cues(backend="annotated"))
@@ -65,7 +66,7 @@ def test_a_folder_of_weights_must_hold_every_shard_of_its_index(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_default_run_needs_no_weights(tmp_path: Path, all_installed: None) -> None:
-    assert doctor.needed_weights(Params()) == []
+    assert needed_weights(Params()) == []
     doctor.run(Params(), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""`dsr doctor`: what this machine has, next to what the parameters need."""
+"""`dsr doctor`: packages, weights and devices of this machine, next to what the parameters need."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from rich.table import Table
 
 from dsr import console, project
 from dsr.console import StageError
+from dsr.doctor import weights
 from dsr.params import Params
-from dsr.weights import BACKBONE, PUBLISHED_WEIGHTS, Weight, foundation_weights, missing_files
 
 GIB = 2**30
 SHOWN_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "decord", "pybullet", "dvc", "dvclive")
@@ -31,7 +31,7 @@ def run(params: Params, root: Path) -> None:
     """
     needs = [
         *_show_packages(root, _needed_packages(params)),
-        *_show_weights(root, needed_weights(params)),
+        *(f"{weight.path} (from {weight.published})" for weight in weights.show(params, root)),
         *missing_source(params, root),
     ]
     _show_machine(root)
@@ -62,17 +62,6 @@ def version_differences(constraints: str) -> tuple[list[tuple[str, str, str]], i
         else:
             different.append((name, version, installed))
     return different, same
-
-
-def needed_weights(params: Params) -> list[Weight]:
-    """The checkpoints that the stages would load with these parameters."""
-    needed: list[Weight] = []
-    if params.cues.backend == "foundation" and params.cues.foundation.preset == "published":
-        needed += foundation_weights(params.cues.foundation.weights).values()
-    if folder := params.model.backbone:
-        known = [weight for weight in PUBLISHED_WEIGHTS if weight.path == folder.rstrip("/")]
-        needed += known or [Weight("model.backbone", folder, "where you had it from", BACKBONE)]
-    return needed
 
 
 def missing_source(params: Params, root: Path) -> list[str]:
@@ -123,24 +112,6 @@ def _show_packages(root: Path, needed: Sequence[str]) -> list[str]:
         else f"{escape(str(file))} not found: no versions to compare with"
     )
     return [f"package {name} (pip install -c constraints.txt {name})" for name in needed if not _version(name)]
-
-
-def _show_weights(root: Path, needed: Sequence[Weight]) -> list[str]:
-    # Lines, not a table: names and addresses that a narrow terminal cuts off cannot be looked up.
-    console.console.print("[italic]weights[/]")
-    lacking = []
-    for weight in dict.fromkeys([*PUBLISHED_WEIGHTS, *needed]):
-        path = project.locate(root, weight.path)
-        absent = missing_files(path)
-        state = "found" if not absent else "missing"
-        if absent and path.is_dir():
-            state = f"incomplete, without {', '.join(absent[:3])}{' …' if len(absent) > 3 else ''}"
-        use = "needed now" if weight in needed else f"for {weight.needed_for}"
-        lines = f"  {weight.path}: {state}\n    {weight.name}, {use}, from {weight.published}"
-        console.console.print(lines, markup=False, highlight=False)
-        if absent and weight in needed:
-            lacking.append(f"{weight.path} (from {weight.published})")
-    return lacking
 
 
 def _show_machine(root: Path) -> None:

@@ -21,10 +21,9 @@ from scipy.stats import binomtest
 from dsr import console, project
 from dsr.console import StageError
 from dsr.evaluation.controls import SCORE
-from dsr.evaluation.metrics import ALL
+from dsr.evaluation.metrics import ALL, MACRO, breakdown
 from dsr.files import write_json
-from dsr.intervals import interval, resampled_means
-from dsr.mcq import TYPES
+from dsr.mcq import LETTERS
 
 _NEEDED = ("control", "qa_id", "asked", "type", "source_video", "correct", "status")
 
@@ -76,7 +75,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, resamples: int, seed: int
     Raises:
         StageError: no question is shared.
     """
-    both = first.merge(second, on="qa_id", suffixes=("_a", "_b"))
+    both = first.merge(second[["qa_id", "asked", "correct", "status"]], on="qa_id", suffixes=("_a", "_b"))
     same = both[both["asked_a"] == both["asked_b"]]
     questions = {
         "shared": len(same),
@@ -87,38 +86,37 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, resamples: int, seed: int
     same = same[(same["status_a"] != "left_out") & (same["status_b"] != "left_out")]
     if same.empty:
         raise StageError(f"no question is the same in both: {questions}")
-    right = [(same[f"correct_{run}"] & (same[f"status_{run}"] == "scored")).to_numpy(bool) for run in "ab"]
-    kinds = same["type_a"].to_numpy(object)
-    present = set(kinds) - {""}
-    names = [ALL, *(t for t in TYPES if t in present), *sorted(present - set(TYPES))]
-    members = np.stack([np.ones(len(same), bool), *(kinds == name for name in names[1:])], axis=1)
-    video_names, videos = np.unique(same["source_video_a"].astype(str), return_inverse=True)
-    sums, counts = (np.zeros((len(video_names), len(names))) for _ in range(2))
-    np.add.at(sums, videos, members * (right[1].astype(float) - right[0])[:, None])
-    np.add.at(counts, videos, members)
-    low, high = interval(resampled_means(sums, counts, resamples, seed))
-    alone = (counts > 0).sum(axis=0) < 2
+    # B minus A is what a score gains over a control.
+    table = breakdown(pd.concat([_run(same, "b", SCORE), _run(same, "a", "a")]), resamples, seed)
+    table = table[table["by"].isin([ALL, "type"]) & (table["group"] != MACRO)]
+    right_a, right_b = (same[f"correct_{run}"].astype(bool) & (same[f"status_{run}"] == "scored") for run in "ab")
+    accuracies = table[table["run"] == SCORE].set_index("group")["accuracy"]
     groups = []
-    for k, name in enumerate(names):
-        own = members[:, k]
-        a, b = (r[own] for r in right)
-        only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    for row in table[table["run"] == "a"].to_dict("records"):
+        own = (same["type"] == row["group"]) | (row["by"] == ALL)
+        only_a, only_b = int((own & right_a & ~right_b).sum()), int((own & right_b & ~right_a).sum())
+        ends = {end: None if np.isnan(row[f"gain_{end}"]) else round(row[f"gain_{end}"], 4) for end in ("low", "high")}
         groups.append(
             {
-                "group": name,
-                "questions": int(own.sum()),
-                "source_videos": int((counts[:, k] > 0).sum()),
-                "accuracy_a": _rounded(a.mean()),
-                "accuracy_b": _rounded(b.mean()),
-                "difference": _rounded(b.mean() - a.mean()),
-                "low": None if alone[k] else _rounded(low[k]),
-                "high": None if alone[k] else _rounded(high[k]),
+                "group": row["group"],
+                "questions": row["asked"],
+                "source_videos": row["source_videos"],
+                "accuracy_a": round(row["accuracy"], 4),
+                "accuracy_b": round(accuracies[row["group"]], 4),
+                "difference": round(row["gain"], 4),
+                **ends,
                 "only_a": only_a,
                 "only_b": only_b,
-                "p": _rounded(mcnemar(only_a, only_b), 6),
+                "p": round(mcnemar(only_a, only_b), 6),
             }
         )
     return {"questions": questions, "groups": groups}
+
+
+def _run(same: pd.DataFrame, run: str, control: str) -> pd.DataFrame:
+    """Answers of one of two runs to their shared questions, as `breakdown` reads them."""
+    answers = {"correct": same[f"correct_{run}"], "status": same[f"status_{run}"]}
+    return same[["qa_id", "type", "source_video"]].assign(control=control, num_options=len(LETTERS), **answers)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -175,7 +173,3 @@ def _show(first: str, second: str, result: dict[str, Any]) -> None:
             f"left out: {counts['first_alone']:,} questions that only A was asked, {counts['second_alone']:,} that "
             f"only B was, {counts['changed']:,} that changed"
         )
-
-
-def _rounded(value: float, digits: int = 4) -> float:
-    return round(float(value), digits)
