@@ -4,8 +4,12 @@ import ast
 import re
 from pathlib import Path
 
+import pandas as pd
+import pytest
+
 import dsr
 from dsr import project
+from dsr.console import StageError
 
 SOURCE = Path(dsr.__file__).parent
 FLOW = re.compile(r"\b(data|metrics|models|configs)/\w|\bparams\.yaml$")
@@ -54,3 +58,17 @@ def test_weights_are_found_for_a_project_in_a_folder_of_its_repository(tmp_path:
     copy.mkdir(parents=True)
     (tmp_path / "dsr" / project.WEIGHTS).mkdir(parents=True)
     assert project.locate(copy, project.WEIGHTS) == tmp_path / "dsr" / project.WEIGHTS
+
+
+def test_a_table_that_cannot_be_used_names_what_makes_it_again(tmp_path: Path) -> None:
+    path = tmp_path / project.CATALOG
+    with pytest.raises(StageError, match=r"catalog\.parquet does not exist: run `dsr catalog` first"):
+        project.read_table(tmp_path, project.CATALOG, "catalog")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(StageError, match=r"catalog\.parquet is not a parquet file .*: run `dsr catalog` again"):
+        project.read_table(tmp_path, project.CATALOG, "catalog")
+    pd.DataFrame({"clip_id": ["a"]}).to_parquet(path)
+    with pytest.raises(StageError, match="has no column status: run `dsr catalog` again"):
+        project.read_table(tmp_path, project.CATALOG, "catalog", ("clip_id", "status"))
+    assert project.read_table(tmp_path, project.CATALOG, "catalog")["clip_id"].tolist() == ["a"]

@@ -3,7 +3,14 @@
 data/raw/<source>/  ->  data/clips/  ->  data/cues/  ->  data/qa/  ->  models/gsm/  ->  data/predictions/, metrics/
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsr.console import StageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARAMS = Path("params.yaml")
 DEEPSPEED = Path("configs/deepspeed")
@@ -50,3 +57,27 @@ def locate(root: Path, path: Path | str) -> Path:
         if folder.parts[-3:] == (".dvc", "tmp", "exps") and (original := folder.parents[2] / path).exists():
             return original
     return place
+
+
+def read_table(root: Path, path: Path, stage: str, columns: Sequence[str] = ()) -> "pd.DataFrame":
+    """Read a table that a stage has written.
+
+    Args:
+        stage: name of the stage that makes the table again.
+        columns: those that it must have.
+
+    Raises:
+        StageError: no such file, a damaged one, or one without a column.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(root / path)
+    except FileNotFoundError:
+        raise StageError(f"{root / path} does not exist: run `dsr {stage}` first, or `dvc repro`") from None
+    except (OSError, ValueError) as error:
+        raise StageError(f"{root / path} is not a parquet file ({error}): run `dsr {stage}` again") from None
+    absent = [name for name in columns if name not in table]
+    if absent:
+        raise StageError(f"{root / path} has no column {absent[0]}: run `dsr {stage}` again")
+    return table

@@ -64,7 +64,9 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         StageError: no pool, or one that is answered blind too often (metrics/audit.json is written first).
     """
     audit = params.qa.audit
-    pool = _read_pool(root)
+    pool = project.read_table(root, project.POOL, "qa", (*_NEEDED, *stability.COLUMNS))
+    if pool.empty:
+        raise StageError(f"{root / project.POOL} has no questions: run `dsr qa` again")
     processes = num_workers(workers)
     blind, tables, leaks = _blind_report(pool, audit, processes)
     labels, checks = _label_report(pool, params, root, processes)
@@ -78,22 +80,6 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
             f"See {metrics_table(project.AUDIT_METRICS, 'attackers')} for what finds it; the remedy is in what "
             "quartets are matched on (questions/quartets/), not a higher limit"
         )
-
-
-def _read_pool(root: Path) -> pd.DataFrame:
-    path = root / project.POOL
-    try:
-        pool = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise StageError(f"{path} does not exist: run the qa stage first, or `dvc repro`") from None
-    except (OSError, ValueError) as error:
-        raise StageError(f"{path} is not a parquet file ({error}): run the qa stage again") from None
-    absent = [name for name in (*_NEEDED, *stability.COLUMNS) if name not in pool]
-    if absent or pool.empty:
-        raise StageError(
-            f"{path} has no {'questions' if pool.empty else f'column {absent[0]}'}: run the qa stage again"
-        )
-    return pool
 
 
 # --- Answered without the video ---

@@ -27,11 +27,8 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     Raises:
         StageError: no catalogue, or no clip is kept.
     """
-    try:
-        catalogue = pd.read_parquet(root / project.CATALOG)
-    except FileNotFoundError:
-        raise StageError(f"{root / project.CATALOG} does not exist: run `dsr catalog` first") from None
-    table = catalogue[catalogue["status"] == "ok"].sort_values("clip_id", ignore_index=True)
+    catalog = project.read_table(root, project.CATALOG, "catalog", ("clip_id", "status", "caption"))
+    table = catalog[catalog["status"] == "ok"].sort_values("clip_id", ignore_index=True)
     found = BACKENDS[params.curation.backend](table["caption"].tolist(), params.curation)
     table = _with_found(table, found)
     write_parquet(root / project.CURATED, table)

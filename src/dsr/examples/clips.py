@@ -58,11 +58,7 @@ class ClipStore:
         Raises:
             StageError: there is no catalogue.
         """
-        path = root / project.CATALOG
-        try:
-            catalog = pd.read_parquet(path, columns=["clip_id", "status", "file"])
-        except FileNotFoundError:
-            raise StageError(f"{path} does not exist: run `dsr catalog`") from None
+        catalog = project.read_table(root, project.CATALOG, "catalog", ("clip_id", "status", "file"))
         usable = catalog[catalog["status"] == "ok"]
         videos = {clip: root / file if file else None for clip, file in zip(usable.clip_id, usable.file, strict=True)}
         return cls(videos, root / project.CUES, needs_cues, cache_bytes, "not in the catalogue")

@@ -117,13 +117,13 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
 
 def _read_clips(root: Path) -> pd.DataFrame:
     """The kept clips: clip_id, source_video, category."""
-    path = root / project.CURATED
-    if not path.exists():
-        raise StageError(f"{path} does not exist: run `dsr curate` and `dsr cues` first, or `dvc repro`")
-    table = pd.read_parquet(path)
-    clips = table.loc[table.status == "kept", ["clip_id", "source_video", "category"]].copy()
+    columns = ["clip_id", "source_video", "category"]
+    table = project.read_table(root, project.CURATED, "curate", ("status", *columns))
+    clips = table.loc[table.status == "kept", columns].copy()
     if not any(cue_path(root / project.CUES, clip_id).exists() for clip_id in clips.clip_id):
-        raise StageError(f"no clip of {path} has cues under {project.CUES}/: see {project.CUES_MANIFEST}")
+        raise StageError(
+            f"no clip of {root / project.CURATED} has cues under {project.CUES}/: see {project.CUES_MANIFEST}"
+        )
     return clips
 
 
