@@ -84,6 +84,7 @@ def test_report_of_a_sound_pool(project: Path) -> None:
     assert set(plot["run"]) == {"options", "question"}
 
 
+@pytest.mark.slow
 def test_same_bytes_on_any_number_of_processes(project: Path) -> None:
     pool = pd.read_parquet(project / "data/qa/pool.parquet")
     pool[pool["type"].isin(["rel_dis", "abs_ori"])].to_parquet(project / "data/qa/pool.parquet")

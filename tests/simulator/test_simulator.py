@@ -252,6 +252,7 @@ def test_the_same_seed_gives_the_same_bytes_on_one_process_or_two(tmp_path: Path
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_more_clips_leave_the_first_ones_and_fewer_remove_the_last(tmp_path: Path):
     few, more = (Params(simulate=replace(SMALL, num_clips=n, render=False)) for n in (3, 60))
     run(few, tmp_path, 1)
