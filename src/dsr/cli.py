@@ -107,8 +107,8 @@ def evaluate(
     if benchmark_root is None:
         raise StageError("--benchmark needs --benchmark-root, the folder with its questions and videos")
     params = load(root / project.PARAMS)
-    stage = import_module("dsr.evaluation.evaluate")
-    stage.run_benchmark(params, root, benchmark, benchmark_root, model, variant, workers)
+    tool = import_module("dsr.evaluation.benchmark")
+    tool.run(params, root, benchmark, benchmark_root, model, variant, workers)
 
 
 RunName = Annotated[str, typer.Argument(help="Predictions file, project folder, git revision or DVC experiment.")]

@@ -1,10 +1,8 @@
-"""The `evaluate` stage: the benchmark's questions, answered by the trained model and by its controls; and the same for
-published benchmarks (`dsr evaluate --benchmark`).
+"""The `evaluate` stage: the benchmark's questions, answered by the trained model and by its controls.
 
-The stage reads data/qa/bench.parquet, models/gsm/, clips and cues; writes data/predictions/bench.parquet,
-metrics/eval.json (the figures that `dvc metrics` shows) and metrics/eval/ (the tables behind them, that `dvc plots` and
-`dsr report` show). A published benchmark's go to data/predictions/<benchmark>.parquet,
-metrics/benchmarks/<benchmark>.json and metrics/benchmarks/<benchmark>/.
+It reads data/qa/bench.parquet, models/gsm/, clips and cues; writes data/predictions/bench.parquet, metrics/eval.json
+(the figures that `dvc metrics` shows) and metrics/eval/ (the tables behind them, that `dvc plots` and `dsr report`
+show).
 """
 
 import math
@@ -19,7 +17,6 @@ from rich.table import Table
 
 from dsr import console, project
 from dsr.console import StageError
-from dsr.evaluation.benchmarks import read_benchmark
 from dsr.evaluation.confusion import confusion_table
 from dsr.evaluation.controls import ROTATIONS, SCORE, ControlError
 from dsr.evaluation.metrics import ALL, Metrics, evaluation_metrics
@@ -54,27 +51,6 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     metrics.tables["data_size"] = size.assign(train_questions=_train_questions(root))
     write_parquet(root / project.BENCH_PREDICTIONS, predictions)
     write_metrics(root / project.EVAL_METRICS, metrics.figures, metrics.tables)
-
-
-def run_benchmark(
-    params: Params, root: Path, name: str, folder: Path, checkpoint: Path | None, variant: str, workers: int = 0
-) -> None:
-    """Score a published benchmark.
-
-    Args:
-        folder: where its questions and videos are, as published; cues of its clips in `cues/<clip>.npz` are used.
-        checkpoint: None: models/gsm.
-        variant: of the benchmark, "" for its first or all (see the reader).
-
-    Raises:
-        StageError: no such benchmark, nothing readable in the folder, or not one question could be scored.
-    """
-    questions = read_benchmark(name, folder, variant)
-    scorer = make_scorer(questions, params.evaluate, root, checkpoint or root / project.MODEL, workers, folder)
-    metrics, predictions = evaluate(questions, scorer, params.evaluate, root)
-    place = f"{name}-{variant}" if variant else name
-    write_parquet(root / project.PREDICTIONS / f"{place}.parquet", predictions)
-    write_metrics(root / project.BENCHMARK_METRICS / f"{place}.json", metrics.figures, metrics.tables)
 
 
 def evaluate(questions: pd.DataFrame, scorer: Scorer, options: Evaluate, root: Path) -> tuple[Metrics, pd.DataFrame]:

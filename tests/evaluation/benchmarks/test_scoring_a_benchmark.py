@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from dsr.clips.video import probe  # noqa: E402
 from dsr.cues.schema import write_cues  # noqa: E402
-from dsr.evaluation.evaluate import run_benchmark  # noqa: E402
+from dsr.evaluation import benchmark  # noqa: E402
 from dsr.model.presets import make_model  # noqa: E402
 from dsr.params import GSM, Evaluate, Model, Params  # noqa: E402
 from tests.evaluation.benchmarks.test_readers import vlm4d  # noqa: E402
@@ -40,7 +40,7 @@ def test_vlm4d_with_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[s
     model.save_pretrained(tmp_path / "checkpoint")
     processor.save_pretrained(tmp_path / "checkpoint")
     params = Params(evaluate=Evaluate(bootstrap=100, controls=("blind", "mirrored", "zeroed_geometry")))
-    run_benchmark(params, root, "vlm4d", folder, tmp_path / "checkpoint", "real", workers=1)
+    benchmark.run(params, root, "vlm4d", folder, tmp_path / "checkpoint", "real", workers=1)
     metrics = json.loads((root / "metrics/benchmarks/vlm4d-real.json").read_text())
     assert metrics["questions"] == {"asked": 9, "scored": 4, "unparsed": 0, "missing": 5}
     table = pd.read_csv(root / "metrics/benchmarks/vlm4d-real/reasons.csv")
