@@ -16,6 +16,7 @@ from dsr.examples.records import load_examples
 from dsr.params import GSM, Model, Train
 from dsr.project import TRAIN
 from dsr.training import train
+from dsr.training.trainer import make_trainer
 from tests.training.projects import make_project
 
 
@@ -33,7 +34,7 @@ def test_training_step(fusion: str, project: Path, benchmark: BenchmarkFixture) 
     inputs = ClipInputs(ClipStore.of_project(project), processor)
     examples, _ = load_examples(table, inputs)
     curriculum = train.make_curriculum(examples, settings)
-    trainer = train.make_trainer(model, inputs, curriculum, settings, project / "models/checkpoints/x")
+    trainer = make_trainer(model, inputs, curriculum, settings, project / "models/checkpoints/x")
     optimizer = trainer.create_optimizer()
     batch = Collator(inputs, model.config, training=True)(examples)
 

@@ -34,6 +34,7 @@ from dsr.model import load_model, presets
 from dsr.model.chat import option_log_probs
 from dsr.params import GSM, Params, Train
 from dsr.training import train
+from dsr.training.trainer import GSMTrainer, make_trainer, parameter_groups
 from tests.training.projects import SMALL, make_project
 
 REPOSITORY = Path(__file__).parents[2]
@@ -181,20 +182,18 @@ def texts_of(root: Path) -> list[str]:
     return [text for row in table.itertuples() for text in (row.question, *row.options)]
 
 
-def small_trainer(
-    root: Path, params: Params = SMALL, dtype: torch.dtype = torch.float32
-) -> tuple[train.GSMTrainer, Any]:
+def small_trainer(root: Path, params: Params = SMALL, dtype: torch.dtype = torch.float32) -> tuple[GSMTrainer, Any]:
     table = pd.read_parquet(root / "data/qa/train.parquet")
     model, processor = presets.make_model(params.model, params.gsm, root, texts_of(root), dtype)
     inputs = ClipInputs(ClipStore.of_project(root), processor)
     curriculum = train.make_curriculum(load_examples(table, inputs)[0], params.train)
-    trainer = train.make_trainer(model, inputs, curriculum, params.train, root / "models/checkpoints/x")
+    trainer = make_trainer(model, inputs, curriculum, params.train, root / "models/checkpoints/x")
     return trainer, trainer.data_collator([curriculum[i] for i in range(len(curriculum) - 4, len(curriculum))])
 
 
 def test_parameter_groups_hold_every_trained_parameter_once(trained: Path) -> None:
     trainer, _ = small_trainer(trained)
-    groups = {group["name"]: group for group in train.parameter_groups(trainer.model, SMALL.train)}
+    groups = {group["name"]: group for group in parameter_groups(trainer.model, SMALL.train)}
     names = [name for group in groups.values() for name, _ in group["params"]]
     assert sorted(names) == sorted(name for name, p in trainer.model.named_parameters() if p.requires_grad)
     assert {group["lr"] for name, group in groups.items() if name.startswith("merger")} == {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dvclive import Live
 from transformers import TrainerCallback
 
 from dsr import console
@@ -73,6 +74,35 @@ class ProgressCallback(TrainerCallback):
         wait_for_all()
         if is_first():
             write_bytes(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, b"")
+
+
+class LiveCallback(TrainerCallback):
+    """Loss, accuracy and learning rate of each logged step, by DVCLive; no timestamps, nothing done to git."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.live: Live | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.live = Live(str(self.folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
+        # What a resumed run logged before its checkpoint; what came after it is logged again.
+        for entry in state.log_history:
+            self._write(entry)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        self._write({**(logs or {}), "step": state.global_step})
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.live:
+            self.live.end()
+
+    def _write(self, entry: dict[str, float]) -> None:
+        if self.live and "loss" in entry:
+            self.live.step = int(entry["step"])
+            for name in ("loss", *ACCURACIES, "learning_rate"):
+                if name in entry:
+                    self.live.log_metric(name, entry[name])
+            self.live.make_summary()
 
 
 def memory_gib() -> float:
