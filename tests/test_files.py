@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsr.files import sha256_json, whole_file, write_json, write_npz
+from dsr.files import sha256_json, whole_file, whole_folder, write_json, write_npz
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
@@ -21,6 +21,22 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
         half_a_write()
     assert path.read_text() == '{\n  "a": 1\n}\n'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_fails_leaves_the_old_one_and_nothing_else(tmp_path: Path):
+    folder = tmp_path / "model"
+    for name in ("first", "second"):
+        with whole_folder(folder) as partial:
+            (partial / name).touch()
+
+    def half_a_folder() -> None:
+        with whole_folder(folder) as partial:
+            (partial / "third").touch()
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        half_a_folder()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["model", "model/second"]
 
 
 def test_nan_is_no_json(tmp_path: Path):
