@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from transformers import TrainerCallback
 
 from dsr.cues.schema import ClipCues, write_cues
 from dsr.files import write_json, write_parquet
@@ -73,7 +74,7 @@ def make_project(root: Path, clips: int = 4, rows: int = 3, videos: int = 2) -> 
     return root
 
 
-class _Kill(train.TrainerCallback):
+class _Kill(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
