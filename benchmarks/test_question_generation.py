@@ -22,13 +22,13 @@ from dsr.questions.engine import candidates as candidates_module
 from dsr.questions.engine.answers import run_lengths
 from dsr.questions.engine.candidates import Candidates, find_candidates
 from dsr.questions.engine.scene import Scene, build_scenes
-from dsr.questions.engine.signals import Drawn, Members, signal_states
+from dsr.questions.engine.signals import Members, QuestionBatch, signal_states
 from dsr.questions.engine.survey import Found, Survey
 from dsr.questions.generate import Block, offer_cues, question_rows
 from dsr.questions.language.families import Family
 from dsr.questions.language.templates import Form, num_axes
 from dsr.questions.quartets.matching import Matching, match_quartets
-from dsr.questions.quartets.text_balance import Propensity, fit
+from dsr.questions.quartets.text_balance import TextLogit, fit
 from tests.questions.reference import states_of
 from tests.scenes import random_cues
 
@@ -46,23 +46,23 @@ def generate(clips: list[ClipCues], qa: QA) -> tuple[Candidates, Matching]:
 
 
 def one_at_a_time(
-    scene: Scene, form: Form, drawn: Drawn, qa: QA, members: Members
+    scene: Scene, form: Form, batch: QuestionBatch, qa: QA, members: Members
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`signal_states` in plain Python for the templates' key moments.
 
     The free-form families and the looks between moments have no plain twin.
     """
-    if isinstance(form, Family) or drawn.frames.shape[1] != form.num_moments:
-        return signal_states(scene, form, drawn, qa, members)
-    count, ensemble = len(drawn.viewer), members.up.shape[-1]
+    if isinstance(form, Family) or batch.frames.shape[1] != form.num_moments:
+        return signal_states(scene, form, batch, qa, members)
+    count, ensemble = len(batch.viewer), members.up.shape[-1]
     moments = form.num_moments - {"dis": 1, "spd": 2, "spd_comp": 1, "dir_pred": 1}.get(form.signal, 0)
     states = np.zeros((count, moments, num_axes(form.signal), ensemble), np.int8)
     valid = np.zeros((count, ensemble), bool)
     for k in range(count):
-        targets = [int(t) for t in drawn.targets[k, : form.num_targets]]
-        frames = [int(f) for f in drawn.frames[k]]
+        targets = [int(t) for t in batch.targets[k, : form.num_targets]]
+        frames = [int(f) for f in batch.frames[k]]
         for member in range(ensemble):
-            answer = states_of(scene, form, int(drawn.viewer[k]), targets, frames, qa, member)
+            answer = states_of(scene, form, int(batch.viewer[k]), targets, frames, qa, member)
             if answer is not None:
                 states[k, :, :, member], valid[k, member] = answer, True
     return np.zeros((count, moments, num_axes(form.signal)), np.float32), states, valid
@@ -100,14 +100,14 @@ def clips() -> list[ClipCues]:
 def all_of_it(clips: list[ClipCues], table: pd.DataFrame, qa: QA) -> pd.DataFrame:
     """From loaded cues to rows, with what texts tell balanced out."""
     offered = offer_cues(list(zip(table.clip_id, clips, strict=True)), qa)
-    matching = match_quartets(offered.candidates, qa, np.random.default_rng(0), propensities(clips))
+    matching = match_quartets(offered.candidates, qa, np.random.default_rng(0), text_logits(clips))
     return question_rows(offered, matching.quartets, Block(0, table, None), np.random.default_rng(0))
 
 
-_LEARNED: dict[int, Propensity] = {}
+_LEARNED: dict[int, TextLogit] = {}
 
 
-def propensities(clips: list[ClipCues]) -> dict[int, Propensity]:
+def text_logits(clips: list[ClipCues]) -> dict[int, TextLogit]:
     """Learned once a data set, so outside of what is timed."""
     if not _LEARNED:
         candidates, matching = generate(clips, FULL)
@@ -121,7 +121,7 @@ def propensities(clips: list[ClipCues]) -> dict[int, Propensity]:
 def test_from_cues_to_rows(benchmark, clips: list[ClipCues], most: tuple[int, int]) -> None:
     ids = [f"clip_{i}" for i in range(len(clips))]
     table = pd.DataFrame({"clip_id": ids, "source_video": ids, "category": ""})
-    propensities(clips)
+    text_logits(clips)
     rows = benchmark.pedantic(all_of_it, (clips, table, kept_at_most(most)), rounds=5, warmup_rounds=1)
     report(benchmark, len(rows))
 
@@ -130,7 +130,7 @@ def test_from_cues_to_rows(benchmark, clips: list[ClipCues], most: tuple[int, in
 @pytest.mark.parametrize("most", MOST, ids=str)
 def test_matching_alone(benchmark, clips: list[ClipCues], most: tuple[int, int]) -> None:
     candidates, _ = generate(clips, FULL)
-    learned = propensities(clips)
+    learned = text_logits(clips)
     matching = benchmark.pedantic(
         lambda: match_quartets(candidates, kept_at_most(most), np.random.default_rng(0), learned),
         rounds=5,

@@ -36,7 +36,7 @@ def test_every_question_comes_out_as_its_right_option_and_on_nearly_every_versio
         assert set(agreement) == {"as they are", "ensemble", "fresh noise", "other noise"}
         assert agreement["as they are"] == (1, 1)
         # On the cues as they are no condition fails.
-        assert all(condition.margins[0] > 0 for condition in found.reading.conditions), qa_id
+        assert all(condition.margins[0] > 0 for condition in found.derivation.conditions), qa_id
         agreed, members = agreed + agreement["ensemble"][0], members + agreement["ensemble"][1]
     assert members >= 16 * 20
     assert agreed >= 0.96 * members
@@ -63,7 +63,7 @@ def test_the_text_names_targets_moments_thresholds_and_the_quartet(project: Path
 def test_the_closest_call_is_the_smallest_margin_over_the_ensemble(project: Path) -> None:
     found, _, _ = explain(PARAMS, project, one_of_each_type(project)[0])
     condition, member = found.by_closeness()[0]
-    every = [c.margins if c.alone else c.margins[found.ensemble()] for c in found.reading.conditions]
+    every = [c.margins if c.alone else c.margins[found.ensemble()] for c in found.derivation.conditions]
     finite = np.concatenate([m[np.isfinite(m)] for m in every])
     assert condition.margins[member] == pytest.approx(finite.min())
     assert f"{condition.margins[member]:+.1%}" in closest_call(found)

@@ -11,21 +11,21 @@ import numpy as np
 
 from dsr.params import QA
 from dsr.questions.engine.scene import Scene
-from dsr.questions.engine.signals import Drawn, Members, signal_states
+from dsr.questions.engine.signals import Members, QuestionBatch, signal_states
 from dsr.questions.language.templates import Form
 
 LIMITS = ("ratio_tolerance", "speed_tolerance", "dead_zone", "min_distance", "min_displacement", "min_direction")
 MOVED = 1e-4
 
 
-def decided(scene: Scene, form: Form, drawn: Drawn, qa: QA, members: slice = slice(None)) -> np.ndarray:
+def decided(scene: Scene, form: Form, batch: QuestionBatch, qa: QA, members: slice = slice(None)) -> np.ndarray:
     """[K] bool, no close call: what members tell holds with all limits a ten-thousandth higher or lower."""
     shown = Members(scene, members)
-    _, states, valid = signal_states(scene, form, drawn, qa, shown)
-    result = np.ones(len(drawn), bool)
+    _, states, valid = signal_states(scene, form, batch, qa, shown)
+    result = np.ones(len(batch), bool)
     for factor in (1 - MOVED, 1 + MOVED):
         near = dataclasses.replace(qa, **{name: getattr(qa, name) * factor for name in LIMITS})
-        _, other, other_valid = signal_states(scene, form, drawn, near, shown)
+        _, other, other_valid = signal_states(scene, form, batch, near, shown)
         same = (other == states).all(axis=(1, 2)) | ~(valid | other_valid)
         result &= (same & (valid == other_valid)).all(axis=1)
     return result

@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from dsr.mcq import LETTERS, bare
 from dsr.questions.engine.answers import sequence_features
-from dsr.questions.language.reading import ParsedQuestion, parse_question
+from dsr.questions.language.parsing import ParsedQuestion, parse_question
 from dsr.questions.language.templates import ROLES
 from dsr.questions.quartets.logit import fit_logit
 
@@ -48,7 +48,7 @@ _TIE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """What an attacker reads of the questions of one signal."""
+    """Features of the questions of one signal that attackers read."""
 
     option: np.ndarray
     """[Q, 4] int, which of the different options stands at each letter."""
@@ -155,7 +155,7 @@ def heuristics(questions: Questions) -> dict[str, np.ndarray]:
 
 
 def _times(values: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """How often each of `asked` (any shape) is among the integers `values`."""
+    """Counts of each of `asked` (any shape) among the integers `values`."""
     known, counts = np.unique(np.append(values, -1), return_counts=True)
     place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
     return np.where(known[place] == asked, counts[place], 0)
@@ -181,7 +181,7 @@ def _token_block(questions: Questions) -> np.ndarray:
 
 
 class _Counts:
-    """How often an option n-gram was right with a question token, of the times that it was offered."""
+    """Counts of an option n-gram being right with a question token, of the times that it was offered."""
 
     smoothing = 12.0
 
@@ -351,7 +351,7 @@ OPTION_NUMBERS = (
     *(f"{name} of axis {axis}" for name in _STATE_NUMBERS for axis in range(3)),
     *("length rank", "letter", "mean distance", "least distance", "largest distance"),
 )
-"""What an option's numbers are; runs and change (its lack is smoothness) are 0 for a free-form answer."""
+"""Names of an option's numbers; runs and change (its lack is smoothness) are 0 for a free-form answer."""
 
 
 def _option_numbers(options: list[tuple[str, str]], offered: np.ndarray) -> np.ndarray:
@@ -405,9 +405,9 @@ NUMBERS = (
     *(f"{p}-{q} {name}" for p, q in itertools.combinations(ROLES, 2) for name in ("x", "y", "log size")),
     *("start", "end", "duration"),
 )
-"""What a question's numbers are: boxes by role, how they lie to each other, times; NaN where it does not say."""
+"""Names of a question's numbers: boxes by role, how they lie to each other, times; NaN where it does not say."""
 _ABOUT = ("anything", "labels", "words", "times", *ROLES, "boxes to each other")
-"""What a question token can be about: the numbers of `token_group`."""
+"""Subjects of question tokens: the numbers of `token_group`."""
 
 
 def _question_numbers(parsed: ParsedQuestion) -> list[float]:

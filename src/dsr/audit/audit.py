@@ -49,7 +49,7 @@ from dsr.workers import Failure, map_isolated
 
 STRONGEST = "strongest"
 PLOT_COLUMNS = ["run", "type", "accuracy", "low", "high", "chance"]
-"""Of metrics/audit/blind.csv; a run is what the attacker reads: options alone, or the question too."""
+"""Columns of metrics/audit/blind.csv; a run is what the attacker reads: options alone, or the question too."""
 ALL = "all"
 ANSWERS_SHOWN = 10
 """Most frequent answers of a type that metrics/audit/frequent_answers.csv lists."""
@@ -190,7 +190,7 @@ def bootstrap(
 
 
 def find_leaks(table: pd.DataFrame, audit: Audit) -> list[str]:
-    """What of `accuracy_table` is above its limit for sure, one line each."""
+    """Rows of `accuracy_table` that are above their limit for sure, one line each."""
     rows = table[(table["view"] == "question") & (table["attacker"] == STRONGEST)].set_index("type")
     leaks = []
     everything = rows.loc[ALL]
@@ -326,7 +326,7 @@ def _is_whole(quartet: pd.DataFrame) -> bool:
 
 
 def answer_shares(pool: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """For each type, how many answers there are and how evenly used (entropy, 1 is even); and the most frequent."""
+    """Number of answers of each type, how evenly they are used (entropy, 1 is even), and the most frequent."""
     kinds, frequent = [], []
     for name in TYPES:
         own = pool[pool["type"] == name]

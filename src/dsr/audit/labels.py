@@ -27,16 +27,16 @@ from dsr.params import QA, CueNoise, Ensemble
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.candidates import MAX_TARGETS
 from dsr.questions.engine.scene import Scene, build_scene
-from dsr.questions.engine.signals import Drawn, Members, signal_states
+from dsr.questions.engine.signals import Members, QuestionBatch, signal_states
 from dsr.questions.language.families import FORM_INDEX, FORMS, Family
 from dsr.questions.language.templates import Form, encode_states, num_axes
 from dsr.simulator.truth import read_truth
 
 CHECKS = ("same", "fresh", "other", "exact")
 COLUMNS = ("form", "viewpoint", "targets", "frames", "states")
-"""What is read of a question's row."""
+"""Columns that are read of a question's row."""
 _BIAS_SHARE = 0.4
-"""Of the variance of `other` noise, what stays the same for a track."""
+"""Share of the variance of `other` noise that stays the same for a track."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ def confirmed_labels(scene: Scene, rows: Sequence[dict[str, Any]], qa: QA) -> np
     for index in sorted({f for f in forms if f is not None}):
         form = FORMS[index]
         own = [i for i, f in enumerate(forms) if f == index]
-        drawn = _as_drawn([rows[i] for i in own], form, scene)
-        _, states, valid = signal_states(scene, form, drawn, qa, members)
+        batch = question_batch([rows[i] for i in own], form, scene)
+        _, states, valid = signal_states(scene, form, batch, qa, members)
         if form.signal == "dir_pred":
             states = states[:, 1:]
         labels = _label_codes(form, states)
@@ -155,15 +155,20 @@ def confirmed_labels(scene: Scene, rows: Sequence[dict[str, Any]], qa: QA) -> np
     return result
 
 
-def _as_drawn(rows: Sequence[dict[str, Any]], form: Form, scene: Scene) -> Drawn:
+def question_batch(rows: Sequence[dict[str, Any]], form: Form, scene: Scene) -> QuestionBatch:
+    """Rows of the pool, all of one form, as questions about a scene of their clip.
+
+    Raises:
+        ValueError: a row names a track or frame that the scene does not have.
+    """
     entities = np.full((len(rows), 1 + MAX_TARGETS), -1)
     # In the pool tracks are counted from 0, the camera is -1 and no viewpoint -2; a scene's camera is 0.
     entities[:, 0] = [row["viewpoint"] + 1 for row in rows]
     entities[:, 1 : 1 + form.num_targets] = [[t + 1 for t in row["targets"]] for row in rows]
     frames = np.array([list(row["frames"])[: form.num_moments] for row in rows], int)
     if entities.max() >= len(scene.labels) or frames.max() >= scene.timestamps.shape[1]:
-        raise ValueError("the pool names a track or frame that the cues do not have: run the qa stage again")
-    return Drawn(entities[:, 0], entities[:, 1:], frames)
+        raise ValueError("it names a track or frame that its cues do not have: run the qa stage again")
+    return QuestionBatch(entities[:, 0], entities[:, 1:], frames)
 
 
 def _label_codes(form: Form, states: np.ndarray) -> np.ndarray:

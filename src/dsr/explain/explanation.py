@@ -17,20 +17,19 @@ import numpy as np
 import pandas as pd
 
 from dsr import project
-from dsr.audit.labels import CHECKS, all_versions, confirmed_labels, exact_cues
+from dsr.audit.labels import CHECKS, all_versions, confirmed_labels, exact_cues, question_batch
 from dsr.console import StageError
 from dsr.cues.clips import Clip
 from dsr.cues.schema import PIXELWISE, ClipCues
-from dsr.explain.evidence import Reading
+from dsr.explain.derivation import Derivation
 from dsr.explain.frames import find_clip, find_cues
-from dsr.explain.free_form_reading import read_family
-from dsr.explain.template_reading import read_template
+from dsr.explain.free_form_derivation import derive_family
+from dsr.explain.template_derivation import derive_template
 from dsr.mcq import LETTERS, bare
 from dsr.params import QA, Params
-from dsr.questions.engine.candidates import MAX_TARGETS
 from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.scene import Scene, build_scene
-from dsr.questions.engine.signals import Drawn, Members, family_moments
+from dsr.questions.engine.signals import Members, QuestionBatch, family_moments
 from dsr.questions.language.families import FORM_INDEX, FORMS, Family
 from dsr.questions.language.templates import Form
 
@@ -51,7 +50,7 @@ class Explanation:
     quartet: Sequence[dict[str, Any]]
     """Rows of the pool's other questions with the same options."""
     form: Form
-    reading: Reading
+    derivation: Derivation
     answer: str
     """The answer as it comes out on the cues as they are."""
     scene: Scene
@@ -91,7 +90,7 @@ class Explanation:
         """Conditions, the closest call first, each with the ensemble member that came closest to not meeting it."""
         members = np.flatnonzero(self.ensemble())
         found = []
-        for condition in self.reading.conditions:
+        for condition in self.derivation.conditions:
             own = members[:1] if condition.alone else members
             # What a version does not know, it does not meet.
             margins = np.where(np.isnan(condition.margins[own]), -np.inf, condition.margins[own])
@@ -152,29 +151,27 @@ def explain_question(
         raise StageError(f"question {row['qa_id']} is of no known form: run the qa stage again")
     form = FORMS[index]
     scene, origin = _versions(cues, exact, qa)
-    drawn = as_drawn(row, form)
-    if (
-        max(drawn.viewer.max(), drawn.targets.max()) >= len(scene.labels)
-        or drawn.frames.max() >= scene.timestamps.shape[1]
-    ):
-        raise StageError(f"question {row['qa_id']} names a track or frame that its cues do not have: run qa again")
-    viewer, targets = int(drawn.viewer[0]), [int(t) for t in drawn.targets[0, : form.num_targets]]
+    try:
+        batch = question_batch([row], form, scene)
+    except ValueError as error:
+        raise StageError(f"question {row['qa_id']}: {error}") from None
+    viewer, targets = int(batch.viewer[0]), [int(t) for t in batch.targets[0, : form.num_targets]]
     roles = ({"viewer": viewer} if viewer >= 0 else {}) | dict(zip("abc", targets, strict=False))
-    reading, answer = _read(scene, form, drawn, _names(scene, roles), qa)
+    derivation, answer = _derive(scene, form, batch, _names(scene, roles), qa)
     confirms = confirmed_labels(scene, [row], qa)[0] == 1
-    return Explanation(row, quartet, form, reading, answer, scene, origin, roles, drawn.frames[0], confirms)
+    return Explanation(row, quartet, form, derivation, answer, scene, origin, roles, batch.frames[0], confirms)
 
 
 def explanation_text(found: Explanation) -> str:
     """An explanation for the terminal; equal explanations are equal texts."""
-    row, reading = found.row, found.reading
+    row, derivation = found.row, found.derivation
     lines = [f"{row['qa_id']}   {row['type']}, quartet {row['quartet_id']}", ""]
     lines += [*_wrapped(row["question"]), ""]
     lines += [
         f"{'>' if letter == row['answer'] else ' '} {o}" for letter, o in zip(LETTERS, row["options"], strict=True)
     ]
-    lines += ["", "Asked", *_facts(found), "", f"Measured: {reading.signal}"]
-    lines += _table(reading.columns, reading.rows)
+    lines += ["", "Asked", *_facts(found), "", f"Measured: {derivation.signal}"]
+    lines += _table(derivation.columns, derivation.rows)
     lines += ["", f"Answer: {found.answer}"]
     if found.answer != found.right:
         lines += [
@@ -225,15 +222,6 @@ def _versions(cues: ClipCues, exact: ClipCues | None, qa: QA) -> tuple[Scene, np
     return replace(made, positions=positions, axes=axes), origin
 
 
-def as_drawn(row: dict[str, Any], form: Form) -> Drawn:
-    """A question of the pool as a single candidate."""
-    # In the pool tracks are counted from 0, the camera is -1 and no viewpoint -2; in a scene the camera is 0.
-    targets = np.full((1, MAX_TARGETS), -1)
-    targets[0, : form.num_targets] = [int(t) + 1 for t in row["targets"]]
-    frames = np.array([list(row["frames"])[: form.num_moments]], int)
-    return Drawn(np.array([int(row["viewpoint"]) + 1]), targets, frames)
-
-
 def _names(scene: Scene, roles: dict[str, int]) -> dict[str, str]:
     """Names by role, such as "the dog", with the track's number where several of the roles have the same label."""
     labels = [scene.labels[entity] for entity in roles.values()]
@@ -251,11 +239,11 @@ def _track(scene: Scene, entity: int) -> str:
     return _name(scene, entity) + (f" (track {entity - 1})" if entity > 0 else "")
 
 
-def _read(scene: Scene, form: Form, drawn: Drawn, names: dict[str, str], qa: QA) -> tuple[Reading, str]:
-    """The reading of a question, and its answer on the cues as they are."""
+def _derive(scene: Scene, form: Form, batch: QuestionBatch, names: dict[str, str], qa: QA) -> tuple[Derivation, str]:
+    """Derivation of a question's answer, and its answer on the cues as they are."""
     if isinstance(form, Family):
-        return read_family(form, family_moments(scene, form, drawn, Members(scene, slice(None))), names, qa)
-    return read_template(scene, form, drawn, names, qa)
+        return derive_family(form, family_moments(scene, form, batch, Members(scene, slice(None))), names, qa)
+    return derive_template(scene, form, batch, names, qa)
 
 
 def _nearest(path: Path, qa_id: str) -> str:

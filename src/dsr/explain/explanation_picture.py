@@ -8,7 +8,7 @@ import numpy as np
 
 from dsr.cues.clips import Clip
 from dsr.cues.schema import ClipCues
-from dsr.explain.evidence import Panel
+from dsr.explain.derivation import Panel
 from dsr.explain.explanation import VERSIONS, Explanation, closest_call, option_text
 from dsr.explain.frames import Box, clip_frames, draw_frame
 from dsr.explain.palette import AXES, EXACT, GREY, INK, ROLES, SIGNS, line_colour
@@ -173,7 +173,7 @@ def _links(found: Explanation, frames: list[int], stated: int) -> list[tuple[int
 
 
 def _draw_signal(figure: "Figure", cell: Any, found: Explanation) -> None:
-    panels, states = found.reading.panels, found.reading.states
+    panels, states = found.derivation.panels, found.derivation.states
     rows = len(states[0].signs)
     grid = cell.subgridspec(len(panels) + 1, 1, height_ratios=[4.0] * len(panels) + [0.5 * rows + 0.3], hspace=0.34)
     span = max(float(np.ptp(found.times)), 1e-6)
@@ -283,7 +283,7 @@ def _draw_states(axes: "Axes", found: Explanation, window: tuple[float, float]) 
     from matplotlib.ticker import FuncFormatter
 
     letters = axes.get_window_extent().width / _LETTER
-    states = found.reading.states
+    states = found.derivation.states
     rows = len(states[0].signs)
     centres = np.array([(s.start + s.end) / 2 for s in states])
     starts, ends = np.array([s.start for s in states]), np.array([s.end for s in states])

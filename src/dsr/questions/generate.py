@@ -35,7 +35,7 @@ from dsr.questions.language.families import FORMS
 from dsr.questions.language.templates import NUM_WORDINGS, Form, mention, question_text
 from dsr.questions.quartets.blocks import assign_blocks
 from dsr.questions.quartets.matching import QUARTET, match_quartets
-from dsr.questions.quartets.text_balance import Propensity, fit
+from dsr.questions.quartets.text_balance import TextLogit, fit
 from dsr.workers import Failure, map_isolated
 
 _CLIPS_AT_ONCE = 64
@@ -60,7 +60,7 @@ class ClipWords:
 
 @dataclass(frozen=True, eq=False)
 class Offered:
-    """What clips offer to the matching."""
+    """Candidates and facts that clips offer to the matching."""
 
     candidates: Candidates
     """Their `clip` counts in `words`."""
@@ -94,10 +94,10 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     clips["block"] = clips.source_video.map(blocks)
     clips = clips.sort_values(["block", "clip_id"], ignore_index=True)
     processes = num_workers(workers)
-    propensities = learn_propensities(root, clips.clip_id.tolist(), params.qa, processes)
+    text_logits = learn_text_logits(root, clips.clip_id.tolist(), params.qa, processes)
     allowed = _quartets_a_block(clips.block.value_counts().sort_index(), params.qa.max_questions)
     tasks = [Block(int(b), members, allowed[int(b)]) for b, members in clips.groupby("block", sort=True)]
-    results = _results(_BlockQuestions(root, params.qa, propensities), tasks, processes)
+    results = _results(_BlockQuestions(root, params.qa, text_logits), tasks, processes)
     made = [result for _, result in sorted(track(results, "questions: blocks", len(tasks)), key=lambda item: item[0])]
     counts = sum((counts for _, counts, _ in made), Counter[str]())
     problems = {clip_id: why for _, _, problems in made for clip_id, why in problems.items()}
@@ -175,7 +175,7 @@ def _read_cues(root: Path, clip_ids: Sequence[str]) -> tuple[list[tuple[str, Cli
 
 
 def offer_cues(cues: Sequence[tuple[str, ClipCues]], qa: QA) -> Offered:
-    """What clips, by id, with the same number of frames offer."""
+    """Offer of clips, by id, with the same number of frames."""
     words = [
         ClipWords(
             clip_id,
@@ -215,8 +215,8 @@ class _Offering:
         return offer(self.root, clip_ids, self.qa).candidates
 
 
-def learn_propensities(root: Path, clip_ids: list[str], qa: QA, processes: int) -> dict[int, Propensity]:
-    """By form, what texts tell of answers, learned on quartets of a sample of the clips matched without it."""
+def learn_text_logits(root: Path, clip_ids: list[str], qa: QA, processes: int) -> dict[int, TextLogit]:
+    """Logits by form of what texts give away, learned on quartets of a sample of the clips matched without them."""
     rng = np.random.default_rng([qa.seed, 2])
     sample = [clip_ids[i] for i in sorted(rng.permutation(len(clip_ids))[: qa.balance_clips])]
     tasks = [sample[i : i + _CLIPS_AT_ONCE] for i in range(0, len(sample), _CLIPS_AT_ONCE)]
@@ -249,13 +249,13 @@ class _BlockQuestions:
 
     root: Path
     qa: QA
-    propensities: Mapping[int, Propensity]
+    text_logits: Mapping[int, TextLogit]
 
     def __call__(self, block: Block) -> tuple[pd.DataFrame, Counter[str], dict[str, str]]:
         offered = offer(self.root, block.clips.clip_id.tolist(), self.qa)
         rng = np.random.default_rng([self.qa.seed, block.number, 1])
         candidates, counts = offered.candidates, offered.counts
-        matching = match_quartets(candidates, self.qa, rng, self.propensities)
+        matching = match_quartets(candidates, self.qa, rng, self.text_logits)
         counts["no partners for a quartet"] += matching.no_partners
         counts["clip has enough questions"] += matching.capped
         quartets = matching.quartets

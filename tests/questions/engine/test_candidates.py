@@ -13,7 +13,7 @@ from dsr.mcq import TYPES
 from dsr.params import QA, Ensemble
 from dsr.questions.engine.candidates import FORM_TYPES, STABLE, Candidates, _pack, find_candidates
 from dsr.questions.engine.scene import CAMERA, OBJECT, Scene, build_scene
-from dsr.questions.engine.signals import Drawn, Members, signal_states
+from dsr.questions.engine.signals import Members, QuestionBatch, signal_states
 from dsr.questions.engine.survey import ANSWERED
 from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.templates import TEMPLATES, Form, num_axes
@@ -63,8 +63,8 @@ def states_at(scene: Scene, found: Candidates, qa: QA = MANY) -> list[list[tuple
     for index in np.unique(found.form):
         chosen = np.flatnonzero(found.form == index)
         form = FORMS[index]
-        drawn = Drawn(found.viewer[chosen], found.targets[chosen], found.frames[chosen, : form.num_moments])
-        _, states, valid = signal_states(scene, form, drawn, qa, Members(scene, slice(0, 1)))
+        batch = QuestionBatch(found.viewer[chosen], found.targets[chosen], found.frames[chosen, : form.num_moments])
+        _, states, valid = signal_states(scene, form, batch, qa, Members(scene, slice(0, 1)))
         for k, s, ok in zip(chosen, states[..., 0], valid[:, 0], strict=True):
             result[k] = [tuple(int(v) for v in state) for state in s] if ok else None
     return result
@@ -315,17 +315,17 @@ def assert_all_but_close_calls_agree(here: Scene, there: Scene) -> None:
     for asked in (templates_only(found), templates_only(other)):
         for index in np.unique(asked.form):
             form, own = FORMS[index], asked.take(np.flatnonzero(asked.form == index))
-            drawn = Drawn(own.viewer, own.targets, own.frames[:, : form.num_moments])
-            sure = decided(here, form, drawn, MANY)
-            for one, two in zip(*(told(scene, form, drawn) for scene in (here, there)), strict=True):
+            batch = QuestionBatch(own.viewer, own.targets, own.frames[:, : form.num_moments])
+            sure = decided(here, form, batch, MANY)
+            for one, two in zip(*(told(scene, form, batch) for scene in (here, there)), strict=True):
                 np.testing.assert_array_equal(one[sure], two[sure])
             close, total = close + int((~sure).sum()), total + len(sure)
     assert close <= 0.1 * total
 
 
-def told(scene: Scene, form: Form, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
+def told(scene: Scene, form: Form, batch: QuestionBatch) -> tuple[np.ndarray, np.ndarray]:
     """States of every member, and whether they exist."""
-    return signal_states(scene, form, drawn, MANY, Members(scene, slice(None)))[1:]
+    return signal_states(scene, form, batch, MANY, Members(scene, slice(None)))[1:]
 
 
 def scaled(cues: ClipCues, factor: float) -> ClipCues:

@@ -16,7 +16,7 @@ from dsr.params import QA, Ensemble
 from dsr.questions.engine.conditions import all_hold
 from dsr.questions.engine.free_form import NO_ANSWER, RULES, Moments, apply_rule, decide
 from dsr.questions.engine.scene import build_scene
-from dsr.questions.engine.signals import Drawn, Members, signal_states
+from dsr.questions.engine.signals import Members, QuestionBatch, signal_states
 from dsr.questions.language.families import FAMILIES, ORDERS, Family
 from tests.scenes import heading, looking, make_cues
 
@@ -42,10 +42,10 @@ def ask(clip: ClipCues, name: str, targets: list[int], viewer: int = 0) -> str |
     family = next(f for f in FAMILIES if f.signal == name)
     scene = build_scene(clip, EXACT, np.random.default_rng(0))
     assert scene is not None
-    drawn = Drawn(
+    batch = QuestionBatch(
         np.array([viewer if family.viewer != "none" else -1]), np.array([[*targets, -1, -1][:3]]), MOMENTS[None]
     )
-    _, states, valid = signal_states(scene, family, drawn, QA(), Members(scene, slice(None)))
+    _, states, valid = signal_states(scene, family, batch, QA(), Members(scene, slice(None)))
     code = int(states[0, 0, 0, 0])
     assert (code == NO_ANSWER) == (not valid[0, 0])
     return None if code == NO_ANSWER else family.answers[code]

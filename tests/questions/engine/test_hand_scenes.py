@@ -14,7 +14,7 @@ from dsr.cues.schema import ClipCues
 from dsr.params import QA, Ensemble
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.scene import Scene, build_scene
-from dsr.questions.engine.signals import Drawn, Members, look_between, signal_states
+from dsr.questions.engine.signals import Members, QuestionBatch, look_between, signal_states
 from dsr.questions.language.templates import TEMPLATES, answer_text, num_axes
 from tests.questions.reference import states_of
 from tests.scenes import heading, looking, make_cues
@@ -161,8 +161,8 @@ def ask(clip: ClipCues, kind: str, viewer: int, targets: list[int], frames: list
     """The answer's sentence; None where there is none. Entity 0 is the camera, -1 no viewer."""
     scene, qa = scene_of(clip), QA()
     form = next(f for f in TEMPLATES if f.type == kind and f.num_targets == len(targets))
-    drawn = Drawn(np.array([viewer]), np.array([[*targets, -1][:2]]), np.array([frames]))
-    signal, states, valid = signal_states(scene, form, drawn, qa, Members(scene, slice(None)))
+    batch = QuestionBatch(np.array([viewer]), np.array([[*targets, -1][:2]]), np.array([frames]))
+    signal, states, valid = signal_states(scene, form, batch, qa, Members(scene, slice(None)))
     assert signal.shape[:2] == states.shape[:2] or form.signal in ("dis", "spd")
     reference = states_of(scene, form, viewer, targets, frames, qa)
     assert valid.all() == valid.any()
@@ -476,15 +476,15 @@ def test_every_form_is_asked_from_every_kind_of_viewpoint() -> None:
 
 def test_the_signal_is_what_was_measured() -> None:
     scene = scene_of(passing())
-    drawn = Drawn(np.array([-1]), np.array([[1, 2]]), np.array([QUARTERS]))
+    batch = QuestionBatch(np.array([-1]), np.array([[1, 2]]), np.array([QUARTERS]))
     form = next(f for f in TEMPLATES if f.type == "rel_dis" and f.num_targets == 2)
-    signal, _, _ = signal_states(scene, form, drawn, QA(), Members(scene, slice(None)))
+    signal, _, _ = signal_states(scene, form, batch, QA(), Members(scene, slice(None)))
     # Lengths are in median depths: 4 (cube) and 6 (ball), as many of each, so 5.
     np.testing.assert_allclose(signal[0, :, 0], np.sqrt([20, 8, 4, 8, 20]) / 5, rtol=1e-5)
 
     form = next(f for f in TEMPLATES if f.type == "rel_dir" and f.num_targets == 1)
-    drawn = Drawn(np.array([0]), np.array([[2, -1]]), np.array([QUARTERS]))
-    signal, _, _ = signal_states(scene, form, drawn, QA(), Members(scene, slice(None)))
+    batch = QuestionBatch(np.array([0]), np.array([[2, -1]]), np.array([QUARTERS]))
+    signal, _, _ = signal_states(scene, form, batch, QA(), Members(scene, slice(None)))
     # Forward, left, up.
     np.testing.assert_allclose(signal[0], [[6 / 5, y / 5, 0] for y in (-4, -2, 0, 2, 4)], atol=1e-6)
 
@@ -493,9 +493,9 @@ def test_floors_are_shares_of_the_median_depth() -> None:
     # At y = 0 the pair is 2 apart, 0.4 of the median depth 5: a floor just below asks, one just above does not.
     scene = scene_of(passing())
     form = next(f for f in TEMPLATES if f.type == "rel_dis" and f.num_targets == 2)
-    drawn = Drawn(np.array([-1]), np.array([[1, 2]]), np.array([QUARTERS]))
+    batch = QuestionBatch(np.array([-1]), np.array([[1, 2]]), np.array([QUARTERS]))
     for floor, asked in ((0.399, True), (0.401, False)):
-        _, _, valid = signal_states(scene, form, drawn, QA(min_distance=floor), Members(scene, slice(None)))
+        _, _, valid = signal_states(scene, form, batch, QA(min_distance=floor), Members(scene, slice(None)))
         assert valid.all() == asked
 
 
@@ -520,10 +520,10 @@ def test_a_distance_that_comes_back_between_two_moments_is_not_asked_about() -> 
     scene = scene_of(swing)
     exact = Members(scene, slice(0, 1))
     form = next(f for f in TEMPLATES if f.type == "rel_dis" and f.num_targets == 1)
-    drawn = Drawn(np.array([0]), np.array([[1, -1, -1]]), np.array([[0, 6, 12, 18, 24]]))
-    _, states, valid = signal_states(scene, form, drawn, QA(), exact)
+    batch = QuestionBatch(np.array([0]), np.array([[1, -1, -1]]), np.array([[0, 6, 12, 18, 24]]))
+    _, states, valid = signal_states(scene, form, batch, QA(), exact)
     assert valid.all()
     assert not states.any()
-    assert not look_between(scene, form, drawn, states[..., 0], QA(), exact).holds.any()
+    assert not look_between(scene, form, batch, states[..., 0], QA(), exact).holds.any()
     still = scene_of(cues(looking([0, 0, 0], [1, 0, 0]), ball=(path(5 + 0 * frames, 0), None)))
-    assert look_between(still, form, drawn, states[..., 0], QA(), Members(still, slice(0, 1))).holds.all()
+    assert look_between(still, form, batch, states[..., 0], QA(), Members(still, slice(0, 1))).holds.all()

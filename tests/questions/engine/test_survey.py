@@ -8,7 +8,7 @@ import pytest
 
 from dsr.params import QA, Ensemble
 from dsr.questions.engine.scene import CAMERA, OBJECT, Scene, build_scene
-from dsr.questions.engine.signals import Drawn, Members, signal_states
+from dsr.questions.engine.signals import Members, QuestionBatch, signal_states
 from dsr.questions.engine.survey import Found, Survey
 from dsr.questions.language.templates import TEMPLATES, Form
 from tests.questions.close_calls import decided
@@ -60,8 +60,8 @@ def test_it_finds_what_working_out_each_question_by_itself_finds(form: Form) -> 
         for step, asked in survey._asked(form, viewer, targets.T, steps, Counter()).items():
             rows, first = np.nonzero(asked)
             frames = first[:, None] + step * np.arange(form.num_moments)
-            drawn = Drawn(viewer[rows], np.pad(targets[rows], ((0, 0), (0, 2))), frames)
-            _, states, valid = signal_states(scene, form, drawn, QA(), Members(scene, slice(None)))
+            batch = QuestionBatch(viewer[rows], np.pad(targets[rows], ((0, 0), (0, 2))), frames)
+            _, states, valid = signal_states(scene, form, batch, QA(), Members(scene, slice(None)))
             expected = (states == states[..., :1]).all(axis=(1, 2, 3)) & valid.all(axis=1)
             if form.signal == "dir_pred":
                 expected &= (states[:, 0, :, 0] == states[:, 1, :, 0]).all(axis=1)
@@ -69,7 +69,7 @@ def test_it_finds_what_working_out_each_question_by_itself_finds(form: Form) -> 
             got = np.array([q in left for q in questions], bool)
             left.difference_update(questions)
             # The survey takes sums in another order, so a close call may be told either way.
-            sure = decided(scene, form, drawn, QA())
+            sure = decided(scene, form, batch, QA())
             np.testing.assert_array_equal(got[sure], expected[sure])
             close, total = close + int((~sure).sum()), total + len(sure)
         assert not left

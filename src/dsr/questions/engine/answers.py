@@ -61,7 +61,7 @@ def decode_run_lengths(code: int, num_axes: int) -> tuple[tuple[int, ...], ...]:
 
 @cache
 def sequence_features(runs: tuple[tuple[int, ...], ...]) -> tuple[str, ...]:
-    """What a run-length sequence of A states a run tells, as names that sequences share: of all axes and of each."""
+    """Features of a run-length sequence of A states a run, as names that sequences share: of all axes and of each."""
     features = {f"is {runs}", f"first {runs[0]}", f"last {runs[-1]}", f"runs {len(runs)}"}
     features |= {f"has {run}" for run in runs} | {f"pair {pair}" for pair in pairwise(runs)}
     if len(runs[0]) > 1:

@@ -19,7 +19,7 @@ from dsr.mcq import TYPES
 from dsr.params import QA
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.scene import CAMERA, OBJECT, Scene
-from dsr.questions.engine.signals import Drawn, Members, look_between, signal_states
+from dsr.questions.engine.signals import Members, QuestionBatch, look_between, signal_states
 from dsr.questions.engine.survey import ANSWERED, Survey
 from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.templates import Form, answer_text, encode_states, num_axes
@@ -35,7 +35,7 @@ _FORMS_OF_TYPE = Counter(form.type for form in FORMS)
 _SURVEYED = 3
 """Members that are looked at beside the cues as they are."""
 _LOOKS_A_TRY = 192
-"""Of each form, at least one in so many of `qa.candidates` is worked out on all members, where a clip has that many."""
+"""One in so many of `qa.candidates`, at least, is worked out on all members of each form, where a clip has so many."""
 _FAMILY_SHARE = 4
 """A free-form family draws one in so many of the candidates that are its part."""
 _NONE = -1
@@ -103,77 +103,77 @@ class _Search:
         if not steps:
             return _empty()
         if isinstance(form, Family):
-            (drawn, answers), members = self._drawn(form, steps), self.everyone
+            (batch, answers), members = self._draw(form, steps), self.everyone
         else:
-            (drawn, answers), members = self._surveyed(form, steps), self.not_surveyed
-        keys = _pack([drawn.viewer, *drawn.targets.T, answers])
+            (batch, answers), members = self._surveyed(form, steps), self.not_surveyed
+        keys = _pack([batch.viewer, *batch.targets.T, answers])
         most = -(-self.qa.candidates // _LOOKS_A_TRY) * int((scene.kinds == CAMERA).sum())
-        tried = _to_try(keys, drawn.frames, most, self.rng)
+        tried = _to_try(keys, batch.frames, most, self.rng)
         counts["repeats another question"] += len(answers) - len(tried)
-        drawn = drawn.take(tried)
+        batch = batch.take(tried)
 
-        signal, states, valid = signal_states(scene, form, drawn, self.qa, members)
+        signal, states, valid = signal_states(scene, form, batch, self.qa, members)
         stable = (np.logical_and.reduce(states == states[..., :1], axis=(1, 2)) & valid).all(axis=1)
         counts["label not stable"] += int((~stable).sum())
         counts[f"{STABLE}{form.type}"] += round(len(answers) * int(stable.sum()) / max(len(tried), 1))
-        drawn, signal, states = drawn.take(np.flatnonzero(stable)), signal[stable], states[stable, ..., 0]
+        batch, signal, states = batch.take(np.flatnonzero(stable)), signal[stable], states[stable, ..., 0]
 
         if form.signal in ("dis", "dir", "ori"):
-            steady = look_between(scene, form, drawn, states, self.qa, self.as_they_are).holds
+            steady = look_between(scene, form, batch, states, self.qa, self.as_they_are).holds
             counts["changes between its moments"] += int((~steady).sum())
-            drawn, signal, states = drawn.take(np.flatnonzero(steady)), signal[steady], states[steady]
-        return self._candidates(index, drawn, signal, states)
+            batch, signal, states = batch.take(np.flatnonzero(steady)), signal[steady], states[steady]
+        return self._candidates(index, batch, signal, states)
 
-    def _surveyed(self, form: Form, steps: Sequence[int]) -> tuple[Drawn, np.ndarray]:
+    def _surveyed(self, form: Form, steps: Sequence[int]) -> tuple[QuestionBatch, np.ndarray]:
         """The questions of a template that a few members agree on, and their answers [K] int64."""
         intervals = sum(self.scene.located.shape[1] - step * (form.num_moments - 1) for step in steps)
         most = -(-self.qa.candidates // (_FORMS_OF_TYPE[form.type] * intervals))
         viewer, targets, _ = _combinations(self.scene, form, most, self.rng)
         found = self.survey.find(form, viewer, targets[:, : form.num_targets], steps, self.counts)
-        return Drawn(viewer[found.combination], targets[found.combination], found.frames), found.answer
+        return QuestionBatch(viewer[found.combination], targets[found.combination], found.frames), found.answer
 
-    def _drawn(self, form: Family, steps: Sequence[int]) -> tuple[Drawn, np.ndarray]:
+    def _draw(self, form: Family, steps: Sequence[int]) -> tuple[QuestionBatch, np.ndarray]:
         """Questions of a family that can be asked and have an answer on the cues as they are, and these [K] int64."""
         frames, counts = _frames(self.scene, form, steps), self.counts
         most = -(-self.qa.candidates // (_FORMS_OF_TYPE[form.type] * _FAMILY_SHARE))
         viewer, targets, interval = _combinations(self.scene, form, most, self.rng, len(frames))
-        drawn = Drawn(viewer, targets, frames[interval])
-        counts["drawn"] += len(drawn)
-        until = self.survey.known_until(form, drawn.viewer, drawn.targets.T)
-        seen = until[np.arange(len(drawn)), drawn.frames[:, 0]] > drawn.frames[:, -1]
+        batch = QuestionBatch(viewer, targets, frames[interval])
+        counts["drawn"] += len(batch)
+        until = self.survey.known_until(form, batch.viewer, batch.targets.T)
+        seen = until[np.arange(len(batch)), batch.frames[:, 0]] > batch.frames[:, -1]
         counts["out of view in the interval"] += int((~seen).sum())
-        drawn = drawn.take(np.flatnonzero(seen))
-        clear = self.survey.boxes.identifiable(form, drawn.viewer, drawn.targets.T, drawn.frames[:, form.stated])
+        batch = batch.take(np.flatnonzero(seen))
+        clear = self.survey.boxes.identifiable(form, batch.viewer, batch.targets.T, batch.frames[:, form.stated])
         counts["not identifiable by its box"] += int((~clear).sum())
-        drawn = drawn.take(np.flatnonzero(clear))
-        _, codes, exists = signal_states(self.scene, form, drawn, self.qa, self.as_they_are)
+        batch = batch.take(np.flatnonzero(clear))
+        _, codes, exists = signal_states(self.scene, form, batch, self.qa, self.as_they_are)
         exists = exists[:, 0]
         counts["no clear answer"] += int((~exists).sum())
         counts[f"{ANSWERED}{form.type}"] += int(exists.sum())
-        return drawn.take(np.flatnonzero(exists)), codes[exists, 0, 0, 0].astype(np.int64)
+        return batch.take(np.flatnonzero(exists)), codes[exists, 0, 0, 0].astype(np.int64)
 
-    def _candidates(self, index: int, drawn: Drawn, signal: np.ndarray, states: np.ndarray) -> Candidates:
+    def _candidates(self, index: int, batch: QuestionBatch, signal: np.ndarray, states: np.ndarray) -> Candidates:
         """Columns of questions of a form with signals [K, M, A] and states [K, M, A] that hold."""
-        form, first = FORMS[index], self.scene.first[drawn.targets[:, 0]]
+        form, first = FORMS[index], self.scene.first[batch.targets[:, 0]]
         if form.signal == "dir_pred":
             states = states[:, 1:]
         k, moments, axes = signal.shape
         padded = np.full((k, MAX_MOMENTS, 3), np.nan, np.float32)
         padded[:, :moments, :axes] = signal
         frames = np.full((k, MAX_MOMENTS), _NONE, np.int16)
-        frames[:, : drawn.frames.shape[1]] = drawn.frames
-        entities = np.column_stack([drawn.viewer, drawn.targets])
+        frames[:, : batch.frames.shape[1]] = batch.frames
+        entities = np.column_stack([batch.viewer, batch.targets])
         return Candidates(
             clip=self.scene.clip[first].astype(np.int32),
             form=np.full(k, index, np.int16),
-            viewer=np.where(drawn.viewer == _NONE, _NONE, drawn.viewer - first).astype(np.int16),
-            targets=np.where(drawn.targets == _NONE, _NONE, drawn.targets - first[:, None]).astype(np.int16),
+            viewer=np.where(batch.viewer == _NONE, _NONE, batch.viewer - first).astype(np.int16),
+            targets=np.where(batch.targets == _NONE, _NONE, batch.targets - first[:, None]).astype(np.int16),
             frames=frames,
             answer=states[:, 0, 0].astype(np.int64) if isinstance(form, Family) else run_lengths(states),
             signal=padded,
-            signature=_signatures(self.scene, index, drawn, states, self.qa, self.as_they_are),
-            boxes=self.survey.boxes.at(entities, drawn.frames[:, form.stated]),
-            times=_named_times(self.scene, form, drawn).astype(np.float32),
+            signature=_signatures(self.scene, index, batch, states, self.qa, self.as_they_are),
+            boxes=self.survey.boxes.at(entities, batch.frames[:, form.stated]),
+            times=_named_times(self.scene, form, batch).astype(np.float32),
         )
 
 
@@ -267,30 +267,32 @@ def _to_try(keys: np.ndarray, frames: np.ndarray, most: int, rng: np.random.Gene
     return order[priority[order] == np.repeat(least, sizes)]
 
 
-def _named_times(scene: Scene, form: Form, drawn: Drawn) -> np.ndarray:
+def _named_times(scene: Scene, form: Form, batch: QuestionBatch) -> np.ndarray:
     """[K, 2] seconds: a prediction names its stop alone, and shows all that is before."""
     place = form.stated if form.signal == "dir_pred" else -1
-    times = scene.timestamps[drawn.targets[:, [0, 0]], drawn.frames[:, [0, place]]]
+    times = scene.timestamps[batch.targets[:, [0, 0]], batch.frames[:, [0, place]]]
     return np.stack([np.zeros(len(times)), times[:, 1]], axis=1) if form.signal == "dir_pred" else times
 
 
-def _signatures(scene: Scene, index: int, drawn: Drawn, states: np.ndarray, qa: QA, as_they_are: Members) -> np.ndarray:
+def _signatures(
+    scene: Scene, index: int, batch: QuestionBatch, states: np.ndarray, qa: QA, as_they_are: Members
+) -> np.ndarray:
     """[K] int64: form, kinds, duration class, who moves, and what the camera sees at the stated moment.
 
     What else a text tells (boxes, times) is balanced (quartets/text_balance.py), which wastes fewer questions.
     """
     form = FORMS[index]
-    frames = drawn.frames
+    frames = batch.frames
     parts: list[tuple[np.ndarray, int]] = []
     if form.signal == "dir_pred":
         # How long a clip runs before it stops says nothing about what follows.
         frames = frames[:, :2]
     else:
-        first, last = scene.timestamps[drawn.targets[:, [0]], frames[:, [0, -1]]].T
+        first, last = scene.timestamps[batch.targets[:, [0]], frames[:, [0, -1]]].T
         duration_class = np.floor(np.log(np.maximum(last - first, 0.1)) / np.log(DURATION_FACTOR)).astype(int)
         parts.append((duration_class + 5, 32))
-    parts.append((np.where(drawn.viewer == _NONE, 0, 1 + (scene.kinds[drawn.viewer] != CAMERA)), 3))
-    for target in drawn.targets.T[: form.num_targets]:
+    parts.append((np.where(batch.viewer == _NONE, 0, 1 + (scene.kinds[batch.viewer] != CAMERA)), 3))
+    for target in batch.targets.T[: form.num_targets]:
         parts.append((scene.kinds[target], 3))
         path = as_they_are.at(target, frames)
         moved = length(path - path[:, :1])[..., 0].max(axis=1, initial=0) > qa.min_displacement
@@ -298,7 +300,7 @@ def _signatures(scene: Scene, index: int, drawn: Drawn, states: np.ndarray, qa: 
     if form.signal == "dir":
         # Where the camera sees a target at first is read off the box.
         first_state = 1 + (states[:, 0] + 1) @ np.array([9, 3, 1])
-        parts.append((np.where(scene.kinds[drawn.viewer] == CAMERA, first_state, 0), 28))
+        parts.append((np.where(scene.kinds[batch.viewer] == CAMERA, first_state, 0), 28))
     code = np.zeros(len(frames), np.int64)
     for values, size in parts:
         code = code * size + np.clip(values, 0, size - 1)
@@ -331,7 +333,7 @@ def _diverse(found: Candidates, keep: int, rng: np.random.Generator, counts: Cou
 
 
 def _rank_within(keys: np.ndarray) -> np.ndarray:
-    """For each of the integer keys [K], how many equal ones stand before it."""
+    """Number of equal keys before each of the integer keys [K]."""
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.diff(keys[order], prepend=keys[order][:1] - 1))
     sizes = np.diff(starts, append=len(keys))

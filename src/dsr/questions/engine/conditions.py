@@ -34,20 +34,20 @@ class Condition:
 
     @property
     def holds(self) -> np.ndarray:
-        """As `values`, bool; false where a value is not known."""
+        """Bool, shaped as `values`; false where a value is not known."""
         compare = {"above": np.greater, "below": np.less, "equal": np.equal}[self.side]
         return compare(self.values, self.limit)
 
     @property
     def margins(self) -> np.ndarray:
-        """As `values`: distance from the limit as a share of it; positive where the condition holds."""
+        """Distance of `values` from the limit as a share of it; positive where the condition holds."""
         if self.side == "equal":
             return np.where(self.holds, np.inf, -np.inf)
         above = (self.values - self.limit) / abs(self.limit)
         return above if self.side == "above" else -above
 
     def text(self) -> str:
-        """Such as "distance at 1.2 s: 1.31 (1.25 to 1.38) above 0.08 (qa.min_distance)", of one question."""
+        """Text for one question, such as "distance at 1.2 s: 1.31 (1.25 to 1.38) above 0.08 (qa.min_distance)"."""
         sign = {"above": "above", "below": "below", "equal": "equal to"}[self.side]
         low, high = np.nanmin(self.values), np.nanmax(self.values)
         spread = f" ({low:.3g} to {high:.3g})" if high > low else ""

@@ -1,4 +1,4 @@
-"""Signals and states of drawn questions, each worked out by itself: what decides what an answer is.
+"""Signals of questions, each worked out by itself, their states, and the conditions of their answers.
 
 Letters: K questions of one form, M key moments, A axes of a state, S of the scene's ensemble members. What survey.py
 finds, by working out all moments at once on a few members, is what this finds one question at a time.
@@ -18,7 +18,17 @@ from dsr.params import QA
 from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.free_form import Moments, decide
 from dsr.questions.engine.scene import AGENT, CAMERA, Scene
-from dsr.questions.engine.states import Floor, Signs, Steady, changes, comparison, sides_of_axes, way_to_compare
+from dsr.questions.engine.states import (
+    Floor,
+    Signs,
+    Steady,
+    changes,
+    comparison,
+    floor_of,
+    sides_of_axes,
+    tolerance_of,
+    way_to_compare,
+)
 from dsr.questions.language.families import Family
 from dsr.questions.language.templates import Form
 
@@ -26,7 +36,7 @@ _NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class QuestionBatch:
     """Questions of one form; entities are those of the scene, -1 where there is none."""
 
     viewer: np.ndarray
@@ -39,8 +49,8 @@ class Drawn:
     def __len__(self) -> int:
         return len(self.viewer)
 
-    def take(self, index: np.ndarray) -> "Drawn":
-        return Drawn(self.viewer[index], self.targets[index], self.frames[index])
+    def take(self, index: np.ndarray) -> "QuestionBatch":
+        return QuestionBatch(self.viewer[index], self.targets[index], self.frames[index])
 
 
 class Members:
@@ -128,72 +138,72 @@ class Measured:
 
 
 def signal_states(
-    scene: Scene, form: Form, drawn: Drawn, qa: QA, members: Members
+    scene: Scene, form: Form, batch: QuestionBatch, qa: QA, members: Members
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Signal of the first member [K, P, A] float32, states [K, M, A, S] int8, whether every state exists [K, S]."""
     if isinstance(form, Family):
-        return _family_states(scene, form, drawn, qa, members)
+        return _family_states(scene, form, batch, qa, members)
     with np.errstate(invalid="ignore", divide="ignore"):
-        measured = measure(scene, form, drawn, qa, members)
+        measured = measure(scene, form, batch, qa, members)
         return measured.signal[..., 0], measured.states, measured.valid
 
 
-def measure(scene: Scene, form: Form, drawn: Drawn, qa: QA, members: Members) -> Measured:
+def measure(scene: Scene, form: Form, batch: QuestionBatch, qa: QA, members: Members) -> Measured:
     """Measure questions of a template."""
-    first = scene.timestamps[drawn.targets[:1, [0]], drawn.frames[:1]].ravel()
+    first = scene.timestamps[batch.targets[:1, [0]], batch.frames[:1]].ravel()
     moments, steps = [f"{t:.1f} s" for t in first], [f"{a:.1f} to {b:.1f} s" for a, b in pairwise(first)]
     if form.signal in ("spd", "spd_comp"):
-        return _speeds(scene, form, drawn, steps, qa, members)
+        return _speeds(scene, form, batch, steps, qa, members)
+    least, key = floor_of(form.signal, qa)
     if form.signal == "dis":
-        distance = length(_reach(form, drawn, members))
-        floor = Floor([f"distance at {t}" for t in moments], distance, qa.min_distance, "qa.min_distance")
-        signs, steady = changes("distance", moments, distance, qa.ratio_tolerance, "qa.ratio_tolerance")
+        distance = length(_reach(form, batch, members))
+        signs, steady = changes("distance", moments, distance, *tolerance_of(form.signal, qa))
+        floor = Floor([f"distance at {t}" for t in moments], distance, least, key)
         return Measured(distance[:, :, None], signs, [floor, steady], first)
-    axes = members.axes_at(drawn.viewer, _viewer_frames(form, drawn))
-    points, least, key = moments, qa.min_displacement, "qa.min_displacement"
+    axes, points = members.axes_at(batch.viewer, _viewer_frames(form, batch)), moments
     match form.signal:
         case "ori":
-            seen, least = express(members.direction_at(0, drawn.targets[:, 0], drawn.frames), axes), 0.0
+            seen = express(members.direction_at(0, batch.targets[:, 0], batch.frames), axes)
         case "dir":
-            seen, least, key = express(_reach(form, drawn, members), axes), qa.min_direction, "qa.min_direction"
+            seen = express(_reach(form, batch, members), axes)
         case _ if form.viewer == "moving":
-            seen, points = np.diff(express(_reach(form, drawn, members), axes), axis=1), steps
+            seen, points = np.diff(express(_reach(form, batch, members), axes), axis=1), steps
         case _:
-            path = members.at(drawn.targets[:, 0], drawn.frames)
+            path = members.at(batch.targets[:, 0], batch.frames)
             seen, points = express(np.diff(path, axis=1), axes), steps
     size = length(seen)
-    sides = sides_of_axes(points, seen, size, qa.dead_zone, "qa.dead_zone")
+    sides = sides_of_axes(points, seen, size, *tolerance_of(form.signal, qa))
     return Measured(seen, sides, [Floor([f"length, {point}" for point in points], size, least, key)], first)
 
 
-def _viewer_frames(form: Form, drawn: Drawn) -> np.ndarray:
+def _viewer_frames(form: Form, batch: QuestionBatch) -> np.ndarray:
     """[K, M], or [K, 1] for a fixed viewer: frames at which the viewer is looked at."""
-    return drawn.frames[:, [form.stated]] if form.viewer == "fixed" else drawn.frames
+    return batch.frames[:, [form.stated]] if form.viewer == "fixed" else batch.frames
 
 
-def _reach(form: Form, drawn: Drawn, members: Members) -> np.ndarray:
+def _reach(form: Form, batch: QuestionBatch, members: Members) -> np.ndarray:
     """[K, M, 3, S] from the viewer to the target, or from the first of two targets to the second, in the world."""
     if form.num_targets == 2:
-        start = members.at(drawn.targets[:, 0], drawn.frames)
+        start = members.at(batch.targets[:, 0], batch.frames)
     else:
-        start = members.at(drawn.viewer, _viewer_frames(form, drawn))
-    return members.at(drawn.targets[:, form.num_targets - 1], drawn.frames) - start
+        start = members.at(batch.viewer, _viewer_frames(form, batch))
+    return members.at(batch.targets[:, form.num_targets - 1], batch.frames) - start
 
 
-def _step_ways(form: Form, drawn: Drawn, members: Members) -> list[np.ndarray]:
-    """For each target [K, M - 1, S] float32, how far it goes in a step; from the viewer's place, where it has one.
+def _step_ways(form: Form, batch: QuestionBatch, members: Members) -> list[np.ndarray]:
+    """Ways of each target in a step, [K, M - 1, S] float32; from the viewer's place, where it has one.
 
     The way is measured over the frame halfway: the mere displacement of what circles is far too short.
     """
-    frames, targets = drawn.frames, drawn.targets.T[: form.num_targets]
+    frames, targets = batch.frames, batch.targets.T[: form.num_targets]
     paths = [(members.at(target, frames), members.halfway(target, frames)) for target in targets]
     if form.viewer != "none":
-        eyes, eyes_halfway = members.at(drawn.viewer, frames), members.halfway(drawn.viewer, frames)
+        eyes, eyes_halfway = members.at(batch.viewer, frames), members.halfway(batch.viewer, frames)
         paths = [(path - eyes, middle - eyes_halfway) for path, middle in paths]
     return [length(middle - path[:, :-1]) + length(path[:, 1:] - middle) for path, middle in paths]
 
 
-def _speeds(scene: Scene, form: Form, drawn: Drawn, steps: list[str], qa: QA, members: Members) -> Measured:
+def _speeds(scene: Scene, form: Form, batch: QuestionBatch, steps: list[str], qa: QA, members: Members) -> Measured:
     """Measure the change of one speed, or the comparison of two.
 
     A slow step's speed is set to the floor's: it can still be told from a fast one.
@@ -201,35 +211,34 @@ def _speeds(scene: Scene, form: Form, drawn: Drawn, steps: list[str], qa: QA, me
     Args:
         steps: names of the first question's.
     """
-    ways, seconds = _step_ways(form, drawn, members), scene.timestamps[drawn.targets[:, [0]], drawn.frames]
-    first = seconds[:1].ravel()
-    speeds = [np.maximum(way, qa.min_displacement) / np.diff(seconds, axis=1)[..., None] for way in ways]
+    ways, seconds = _step_ways(form, batch, members), scene.timestamps[batch.targets[:, [0]], batch.frames]
+    first, (least, least_key), tolerance = seconds[:1].ravel(), floor_of(form.signal, qa), tolerance_of(form.signal, qa)
+    speeds = [np.maximum(way, least) / np.diff(seconds, axis=1)[..., None] for way in ways]
     rules: list[Floor | Steady] = []
     if len(ways) == 2:
         pair, where = ways, [f"ways, {step}" for step in steps]
-        names = [f"ratio of the speeds, {step}" for step in steps]
-        signs = comparison(names, speeds[0], speeds[1], qa.speed_tolerance, "qa.speed_tolerance")
+        signs = comparison([f"ratio of the speeds, {step}" for step in steps], speeds[0], speeds[1], *tolerance)
     else:
         pair, where = [ways[0][:, :-1], ways[0][:, 1:]], [f"steps at {t:.1f} s" for t in first[1:-1]]
         middles = [f"{t:.1f} s" for t in (first[1:] + first[:-1]) / 2]
-        signs, steady = changes("speed", middles, speeds[0], qa.speed_tolerance, "qa.speed_tolerance")
+        signs, steady = changes("speed", middles, speeds[0], *tolerance)
         rules.append(steady)
     states = signs.states[:, :, 0]
     shown = zip(states[:1, :, 0].ravel(), where, strict=False)
-    names_of_ways = [f"{'longer' if state else 'shorter'} of the two {at}" for state, at in shown]
-    floor = Floor(names_of_ways, way_to_compare(pair[0], pair[1], states), qa.min_displacement, "qa.min_displacement")
+    names = [f"{'longer' if state else 'shorter'} of the two {at}" for state, at in shown]
+    floor = Floor(names, way_to_compare(pair[0], pair[1], states), least, least_key)
     return Measured(np.stack(speeds, axis=2), signs, [floor, *rules], first)
 
 
-def family_moments(scene: Scene, form: Family, drawn: Drawn, members: Members) -> Moments:
-    """What a free-form family sees of its questions."""
-    first, frames = drawn.targets[:, 0], drawn.frames
-    targets = [members.at(target, frames) for target in drawn.targets.T[: form.num_targets]]
+def family_moments(scene: Scene, form: Family, batch: QuestionBatch, members: Members) -> Moments:
+    """Positions and axes of a free-form family's questions."""
+    first, frames = batch.targets[:, 0], batch.frames
+    targets = [members.at(target, frames) for target in batch.targets.T[: form.num_targets]]
     return Moments(
         targets=targets,
         facing=members.direction_at(0, first, frames) if form.oriented_target else _NOTHING,
-        viewer=members.at(drawn.viewer, frames) if form.viewer != "none" else np.full_like(targets[0], np.nan),
-        axes=members.axes_at(drawn.viewer, frames) if form.needs_axes else _NOTHING,
+        viewer=members.at(batch.viewer, frames) if form.viewer != "none" else np.full_like(targets[0], np.nan),
+        axes=members.axes_at(batch.viewer, frames) if form.needs_axes else _NOTHING,
         own_up=members.direction_at(2, first, frames[:, :1]) if form.oriented_target else _NOTHING,
         up=members.up[first, None],
         seconds=scene.timestamps[first[:, None], frames],
@@ -237,10 +246,10 @@ def family_moments(scene: Scene, form: Family, drawn: Drawn, members: Members) -
 
 
 def _family_states(
-    scene: Scene, form: Family, drawn: Drawn, qa: QA, members: Members
+    scene: Scene, form: Family, batch: QuestionBatch, qa: QA, members: Members
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `signal_states`: one state a question, which is its answer; the signal is the answer too."""
-    codes = decide(form.signal, family_moments(scene, form, drawn, members), qa)
+    """Answers in the shapes of `signal_states`: one state a question, and the signal, are its answer."""
+    codes = decide(form.signal, family_moments(scene, form, batch, members), qa)
     return codes[:, None, :1].astype(np.float32), codes[:, None, None].astype(np.int8), codes >= 0
 
 
@@ -322,15 +331,15 @@ def _margin(condition: Condition) -> float:
     return float(condition.margins[0])
 
 
-def look_between(scene: Scene, form: Form, drawn: Drawn, states: np.ndarray, qa: QA, members: Members) -> Looks:
+def look_between(scene: Scene, form: Form, batch: QuestionBatch, states: np.ndarray, qa: QA, members: Members) -> Looks:
     """Look at a distance or a direction between the key moments.
 
     Args:
         states: [K, M, A] of the questions, at their key moments.
         members: the one to look at.
     """
-    frames = look_frames(drawn.frames)
+    frames = look_frames(batch.frames)
     with np.errstate(invalid="ignore", divide="ignore"):
-        measured = measure(scene, form, replace(drawn, frames=frames), qa, members)
+        measured = measure(scene, form, replace(batch, frames=frames), qa, members)
     first = frames[:1].ravel()
-    return Looks(measured, states, ~np.isin(first, drawn.frames[:1]) & (np.diff(first, prepend=-1) > 0))
+    return Looks(measured, states, ~np.isin(first, batch.frames[:1]) & (np.diff(first, prepend=-1) > 0))

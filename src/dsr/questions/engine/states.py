@@ -16,9 +16,26 @@ from math import exp, log1p
 
 import numpy as np
 
+from dsr.params import QA
 from dsr.questions.engine.conditions import DEPTHS, Condition, Side
 
 AXES = ("forward", "left", "up")
+
+
+_FLOORS = {"dis": "min_distance", "dir": "min_direction", "ori": None}
+_TOLERANCES = {"dis": "ratio_tolerance", "spd": "speed_tolerance", "spd_comp": "speed_tolerance"}
+
+
+def floor_of(signal: str, qa: QA) -> tuple[float, str]:
+    """Least length that a template's signal is read from, and its parameter; none for a facing direction."""
+    name = _FLOORS.get(signal, "min_displacement")
+    return (getattr(qa, name), f"qa.{name}") if name else (0.0, "")
+
+
+def tolerance_of(signal: str, qa: QA) -> tuple[float, str]:
+    """Tolerance of a ratio, or dead zone of a direction, of a template's signal, and its parameter."""
+    name = _TOLERANCES.get(signal, "dead_zone")
+    return getattr(qa, name), f"qa.{name}"
 
 
 def signs(values: np.ndarray, limit: float) -> np.ndarray:
@@ -194,5 +211,5 @@ def way_to_compare(way: np.ndarray, other: np.ndarray, states: np.ndarray) -> np
 
 
 def runs(states: np.ndarray) -> list[tuple[int, list[int]]]:
-    """Each of the states [P] with the places that it lasts."""
+    """States [P] in runs: each with the places that it lasts."""
     return [(int(state), list(run)) for state, run in groupby(range(len(states)), key=lambda i: states[i])]

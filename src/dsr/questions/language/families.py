@@ -24,7 +24,7 @@ ORDERS = tuple(itertools.permutations(range(3)))
 PAIRS = ((0, 1), (0, 2), (1, 2))
 """Pairs of three targets; an answer about pairs has a bit for each."""
 STAYS = range(8)
-"""Each answer becomes itself."""
+"""Table in which each answer becomes itself."""
 
 
 @dataclass(frozen=True)

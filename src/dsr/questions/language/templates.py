@@ -28,7 +28,7 @@ NUM_STATES = {"dis": 4, "dir": 5, "ori": 5, "spd": 4, "spd_comp": 5, "dir_pred":
 """States of an answer before equal neighbours merge: changes for distance and speed (which is itself a change)."""
 Viewer = Literal["moving", "fixed", "none"]
 ROLES = ("viewer", "a", "b", "c")
-"""Who a question can mention: whose eyes, and its targets."""
+"""Roles of those whom a question can mention: whose eyes, and its targets."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class Form:
 
     @property
     def vocabulary(self) -> str:
-        """Which words an answer is told in."""
+        """Name of the words that an answer is given in."""
         return "dir_between" if self.signal == "dir" and self.num_targets == 2 else self.signal
 
     @property
     def needs_axes(self) -> bool:
-        """Whether the viewer's axes enter, or only its position."""
+        """True where the viewer's axes enter, not only its position."""
         return self.signal in ("dir", "ori", "dir_pred")
 
 

@@ -3,7 +3,7 @@
 A question of this project's templates is written again for the changed video: times count from the other end, boxes lie
 on the other side, and each option tells its states as they then are. Since every option is changed by the same rule,
 which is one to one, the right letter stays. A question of the pool says what it was made from; the text of one from
-elsewhere is parsed (reading.py).
+elsewhere is parsed (parsing.py).
 
 - Backwards, a run of states is told in reverse. A change (of distance, of speed) changes its sign as well; a direction,
   an orientation and a comparison of speeds do not. What moves next (`dir_pred`) is what came before: not defined.
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from dsr.mcq import Question, lettered
 from dsr.questions.language.families import FORM_INDEX, FORMS, Family
-from dsr.questions.language.reading import parse_question
+from dsr.questions.language.parsing import parse_question
 from dsr.questions.language.templates import Answer, Form, answer_text, mention, parse_answer, question_text
 
 LEFT_AXIS = 1

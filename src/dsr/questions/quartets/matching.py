@@ -22,7 +22,7 @@ from dsr.questions.engine.answers import pair_distances
 from dsr.questions.engine.candidates import FORM_TYPES, Candidates
 from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.templates import NUM_STATES, num_axes
-from dsr.questions.quartets.text_balance import Propensity
+from dsr.questions.quartets.text_balance import TextLogit
 
 QUARTET = 4
 _CONSIDERED = 8
@@ -49,7 +49,7 @@ def match_quartets(
     candidates: Candidates,
     qa: QA,
     rng: np.random.Generator,
-    propensities: Mapping[int, Propensity] | None = None,
+    text_logits: Mapping[int, TextLogit] | None = None,
 ) -> Matching:
     """Group candidates of one block into quartets.
 
@@ -69,7 +69,7 @@ def match_quartets(
     for form, group in zip(forms, groups, strict=True):
         members[form] += group
     balances = {
-        form: _Balance(candidates, np.concatenate(own), (propensities or {}).get(form), qa)
+        form: _Balance(candidates, np.concatenate(own), (text_logits or {}).get(form), qa)
         for form, own in members.items()
     }
     for form, group, apart in zip(forms, groups, _apart(candidates, groups, qa), strict=True):
@@ -98,7 +98,7 @@ def match_quartets(
 
 
 def _groups(candidates: Candidates, rng: np.random.Generator) -> list[list[np.ndarray]]:
-    """For each signature with four answers or more, its answer classes: indices of candidates, the largest first.
+    """Answer classes of each signature with four answers or more: indices of candidates, the largest first.
 
     The signatures and the members of a class are in random order.
     """
@@ -132,11 +132,11 @@ class _Caps:
         """Grows whenever a clip may give no more, of a type or at all."""
 
     def left(self, index: int) -> int:
-        """How many questions the clip of a candidate may still give of its type."""
+        """Number of questions that the clip of a candidate may still give of its type."""
         return min(self.per_clip[self.clip[index]], self.per_type[self.cell[index]])
 
     def over(self, members: list[int]) -> int | None:
-        """Which of these is the first of a clip that may not give all of them; None where all may be given."""
+        """Place of the first of these whose clip may not give all of them; None where all may be given."""
         clips = [self.clip[m] for m in members]
         return next((i for i, m in enumerate(members) if clips.count(clips[i]) > self.left(m)), None)
 
@@ -155,26 +155,26 @@ class _Caps:
 class _Balance:
     """The sum of advantages of a form's quartets in a block, subject by subject (text_balance.py)."""
 
-    def __init__(self, candidates: Candidates, members: np.ndarray, propensity: Propensity | None, qa: QA) -> None:
-        """Of the candidates `members` [n], all of one form."""
-        self.propensity, self.limit = propensity, qa.max_advantage
+    def __init__(self, candidates: Candidates, members: np.ndarray, text_logit: TextLogit | None, qa: QA) -> None:
+        """Balance of the candidates `members` [n], all of one form."""
+        self.text_logit, self.limit = text_logit, qa.max_advantage
         self.total = np.zeros(1, np.float32)
-        if propensity is not None:
+        if text_logit is not None:
             own = candidates.take(members)
             self.place = np.zeros(len(candidates), int)
             self.place[members] = np.arange(len(members))
-            self.words = propensity.words(own)
+            self.words = text_logit.words(own)
             answers, self.column = np.unique(own.answer, return_inverse=True)
-            self.said = propensity.of_answers(answers.tolist())
+            self.said = text_logit.of_answers(answers.tolist())
 
     def evidence(self, classes: list[np.ndarray]) -> np.ndarray:
         """[n, subjects, C] what the texts of the questions of C classes, one class after the other, say for each of the
         C answers."""
-        if self.propensity is None:
+        if self.text_logit is None:
             return np.zeros((sum(map(len, classes)), 1, len(classes)), np.float32)
         words = self.words[self.place[np.concatenate(classes)]]
         answers = self.column[self.place[[members[0] for members in classes]]]
-        return self.propensity.evidence(words, self.said.take(answers, axis=1))
+        return self.text_logit.evidence(words, self.said.take(answers, axis=1))
 
     def best(self, offered: list[list[int]], evidence: np.ndarray) -> Iterator[tuple[list[int], np.ndarray]]:
         """One question of each of four classes, and the total with them: of all ways the most balanced first.
@@ -185,7 +185,7 @@ class _Balance:
             offered: for each class its candidates.
             evidence: what their texts, one class after the other, say for each of the four answers, [K, subjects, 4].
         """
-        if self.propensity is None:
+        if self.text_logit is None:
             yield [o[0] for o in offered], self.total
             return
         counts = [len(o) for o in offered]
@@ -257,7 +257,7 @@ class _Group:
 
 
 def _apart(candidates: Candidates, groups: list[list[np.ndarray]], qa: QA) -> list[np.ndarray]:
-    """For each group [C, C] bool: which answers may be options of one quartet. A family's exclude each other."""
+    """Answers of each group that may be options of one quartet, [C, C] bool. A family's exclude each other."""
     first = [np.array([members[0] for members in group]) for group in groups]
     forms = np.array([candidates.form[f[0]] for f in first], int)
     apart = [~np.eye(len(f), dtype=bool) for f in first]

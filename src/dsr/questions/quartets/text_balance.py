@@ -1,4 +1,4 @@
-"""What a question's text tells of its answer, learned so that the matching can balance it out.
+"""Logit of what a question's text gives away of its answer, learned so that the matching can balance it out.
 
 A quartet makes each option right once, so options alone tell nothing; the text can still tell which of them is right:
 a small box is far away and cannot come much nearer, an agent seen in profile walks across the image. No signature
@@ -33,7 +33,7 @@ _STEPS = 30
 
 
 @dataclass(frozen=True, eq=False)
-class Propensity:
+class TextLogit:
     """The logit of one form."""
 
     form: int
@@ -66,11 +66,11 @@ class Propensity:
 
     @cached_property
     def subjects(self) -> np.ndarray:
-        """Where the words of each subject begin."""
+        """Columns at which the words of each subject begin."""
         return np.flatnonzero(np.diff(_SUBJECTS[self.columns], prepend=-1))
 
 
-def fit(candidates: Candidates, quartets: np.ndarray) -> Propensity:
+def fit(candidates: Candidates, quartets: np.ndarray) -> TextLogit:
     """The logit of quartets [Q, 4] of candidates of one form."""
     members = candidates.take(quartets.ravel())
     form = int(members.form[0])
@@ -87,13 +87,13 @@ def fit(candidates: Candidates, quartets: np.ndarray) -> Propensity:
     of_quartets = _feature_table(form, answers, features).reshape(len(quartets), 4, len(features))
     right = np.tile(np.arange(4), len(quartets))
     weights = fit_logit(words, np.repeat(of_quartets, 4, axis=0), right, _PENALTY, _STEPS)
-    return Propensity(form, columns, edges, features, weights)
+    return TextLogit(form, columns, edges, features, weights)
 
 
 _ROLES = range(1 + MAX_TARGETS)
 _PAIRS = tuple(combinations(_ROLES, 2))
 _SUBJECTS = np.repeat(np.arange(len(_ROLES) + 2), [*(4 for _ in _ROLES), 3 * len(_PAIRS), 3])
-"""What each of `text_numbers` is about: the box of a role, how boxes lie to each other, times."""
+"""Subject of each of `text_numbers`: the box of a role, how boxes lie to each other, times."""
 
 
 def text_numbers(candidates: Candidates) -> np.ndarray:
@@ -113,7 +113,7 @@ def text_numbers(candidates: Candidates) -> np.ndarray:
 
 
 def answer_features(form: int, answer: int) -> tuple[str, ...]:
-    """What an answer tells, as names that answers share."""
+    """Features of an answer, as names that answers share."""
     if isinstance(FORMS[form], Family):
         return (str(answer),)
     return sequence_features(decode_run_lengths(answer, num_axes(FORMS[form].signal)))

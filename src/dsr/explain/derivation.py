@@ -66,7 +66,7 @@ class State:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class Derivation:
     """How one question's answer comes about."""
 
     signal: str

@@ -3,7 +3,7 @@
 import pytest
 
 from dsr.questions.language.families import FORMS
-from dsr.questions.language.reading import Mention, parse_question
+from dsr.questions.language.parsing import Mention, parse_question
 from dsr.questions.language.templates import NUM_WORDINGS, mention, question_text
 
 BOXES = {"viewer": (1.0, 2, 30, 40), "a": (100.0, 50, 160, 90), "b": (300.0, 20, 320, 70), "c": (5.0, 200, 60, 240)}

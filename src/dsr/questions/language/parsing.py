@@ -38,7 +38,7 @@ class ParsedQuestion:
     wording: int
     """Index into the form's wordings."""
     mentions: dict[str, Mention]
-    """By role; in order of appearance where the form is not known."""
+    """Mentions by role; in order of appearance where the form is not known."""
     times: tuple[float, ...]
     """Seconds, but for those at which the boxes are given."""
     plain: str
@@ -70,7 +70,7 @@ def _mention(text: str) -> Mention:
 
 @cache
 def _patterns() -> dict[str, list[tuple[int, int, re.Pattern[str]]]]:
-    """For each type its forms, wordings and their patterns, with a group for every role."""
+    """Forms, wordings and their patterns of each type, with a group for every role."""
     patterns: dict[str, list[tuple[int, int, re.Pattern[str]]]] = {}
     for index, form in enumerate(FORMS):
         for number, wording in enumerate(form.wordings):

@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from dsr.explain.evidence import Band, Panel, Reading, Series, State
+from dsr.explain.derivation import Band, Derivation, Panel, Series, State
 from dsr.params import QA
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.conditions import DEPTHS
 from dsr.questions.engine.scene import Scene
-from dsr.questions.engine.signals import Drawn, Looks, Measured, Members, look_between, measure
+from dsr.questions.engine.signals import Looks, Measured, Members, QuestionBatch, look_between, measure
 from dsr.questions.engine.states import AXES, Floor, runs
 from dsr.questions.language.templates import Form, answer_text, num_axes
 
@@ -22,29 +22,31 @@ _OPENINGS = ("It is ", "It faces ", "It moves ", "It ")
 _SPEED = f"{DEPTHS} a second"
 
 
-def read_template(scene: Scene, form: Form, drawn: Drawn, names: dict[str, str], qa: QA) -> tuple[Reading, str]:
-    """The reading of a question of one of the twelve template types, and its answer on the cues as they are.
+def derive_template(
+    scene: Scene, form: Form, batch: QuestionBatch, names: dict[str, str], qa: QA
+) -> tuple[Derivation, str]:
+    """Derivation of the answer to a template's question, and the answer on the cues as they are.
 
     Args:
-        drawn: one question.
+        batch: one question.
         names: `viewer`, `a`, `b`: what the question's words mean.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        measured = measure(scene, form, drawn, qa, Members(scene, slice(None)))
+        measured = measure(scene, form, batch, qa, Members(scene, slice(None)))
         states, looks = measured.states[..., 0], None
         if form.signal in ("dis", "dir", "ori"):
-            looks = look_between(scene, form, drawn, states, qa, Members(scene, slice(0, 1)))
+            looks = look_between(scene, form, batch, states, qa, Members(scene, slice(0, 1)))
         conditions = [*measured.conditions(), *(looks.conditions() if looks else [])]
-        read = {"dis": _read_change, "spd": _read_change, "spd_comp": _read_comparison}
-        signal, panels, shown, points = read.get(form.signal, _read_direction)(form, measured, looks, names)
-    reading = Reading(signal, panels, shown, conditions, *_table(panels, shown, points))
+        read = {"dis": _derive_change, "spd": _derive_change, "spd_comp": _derive_comparison}
+        signal, panels, shown, points = read.get(form.signal, _derive_direction)(form, measured, looks, names)
+    derivation = Derivation(signal, panels, shown, conditions, *_table(panels, shown, points))
     if not np.isfinite(measured.signal[..., 0]).all():
-        return reading, "(not known at every moment)"
+        return derivation, "(not known at every moment)"
     code = int(run_lengths(states[:, 1:] if form.signal == "dir_pred" else states)[0])
-    return reading, answer_text(form.vocabulary, decode_run_lengths(code, num_axes(form.signal)))
+    return derivation, answer_text(form.vocabulary, decode_run_lengths(code, num_axes(form.signal)))
 
 
-_Read = tuple[str, list[Panel], list[State], list[str]]
+_Parts = tuple[str, list[Panel], list[State], list[str]]
 """Signal in words, panels, states, and the names of the signal's points."""
 
 
@@ -54,7 +56,7 @@ def phrase(vocabulary: str, state: tuple[int, ...]) -> str:
     return next(text.removeprefix(opening) for opening in _OPENINGS if text.startswith(opening))
 
 
-def _read_change(form: Form, measured: Measured, looks: Looks | None, names: dict[str, str]) -> _Read:
+def _derive_change(form: Form, measured: Measured, looks: Looks | None, names: dict[str, str]) -> _Parts:
     """How a distance or a speed changes."""
     values, times = measured.signal[0, :, 0], measured.seconds
     what, unit = _distance_words(form, times, names), DEPTHS
@@ -80,7 +82,7 @@ def _read_change(form: Form, measured: Measured, looks: Looks | None, names: dic
     return what, [panel], _scalar_states(form, signs, spans), [f"{t:.2f} s" for t in times]
 
 
-def _read_comparison(form: Form, measured: Measured, looks: Looks | None, names: dict[str, str]) -> _Read:
+def _derive_comparison(form: Form, measured: Measured, looks: Looks | None, names: dict[str, str]) -> _Parts:
     speeds, moments = measured.signal[0], measured.seconds
     spans, middles, (low, high) = list(pairwise(moments)), (moments[1:] + moments[:-1]) / 2, measured.signs.band
     speed_panel = Panel(
@@ -102,7 +104,7 @@ def _read_comparison(form: Form, measured: Measured, looks: Looks | None, names:
     return what, [speed_panel, ratio_panel], _scalar_states(form, measured.states[0, :, 0, 0], spans), points
 
 
-def _read_direction(form: Form, measured: Measured, looks: Looks | None, names: dict[str, str]) -> _Read:
+def _derive_direction(form: Form, measured: Measured, looks: Looks | None, names: dict[str, str]) -> _Parts:
     """How a direction lies in the viewer's axes (forward, left, up)."""
     times, predicts, what = measured.seconds, form.signal == "dir_pred", _direction_words(form, measured, names)
     spans = list(pairwise(times)) if predicts else [(t, t) for t in times]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dsr.explain.evidence import Band, Panel, Reading, Series, State
+from dsr.explain.derivation import Band, Derivation, Panel, Series, State
 from dsr.params import QA
 from dsr.questions.engine.conditions import all_hold
 from dsr.questions.engine.free_form import Curves, Moments, Names, apply_rule
@@ -14,8 +14,8 @@ from dsr.questions.language.families import Family
 UNCLEAR = "(no clear answer)"
 
 
-def read_family(form: Family, moments: Moments, names: dict[str, str], qa: QA) -> tuple[Reading, str]:
-    """The reading of a question of a free-form family, and its answer on the cues as they are.
+def derive_family(form: Family, moments: Moments, names: dict[str, str], qa: QA) -> tuple[Derivation, str]:
+    """Derivation of the answer to a question of a free-form family, and the answer on the cues as they are.
 
     Args:
         moments: of one question, K = 1.
@@ -31,7 +31,7 @@ def read_family(form: Family, moments: Moments, names: dict[str, str], qa: QA) -
     text = form.answers[case.answer] if all_hold(conditions)[0] else UNCLEAR
     panels = [_panel(curves, names) for curves in ruling.curves()]
     state = State(start, end, (2,), (text,), text)
-    return Reading(panels[0].title, panels, [state], conditions, *_table(panels)), text
+    return Derivation(panels[0].title, panels, [state], conditions, *_table(panels)), text
 
 
 def _panel(curves: Curves, names: dict[str, str]) -> Panel:

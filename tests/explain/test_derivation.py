@@ -1,4 +1,4 @@
-"""The conditions of a reading hold exactly where the question engine gives the answer."""
+"""The conditions of a derivation hold exactly where the question engine gives the answer."""
 
 import dataclasses
 from collections import Counter
@@ -7,15 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dsr.audit.labels import question_batch
 from dsr.cues.schema import ClipCues
 from dsr.explain import explanation
-from dsr.explain.explanation import Explanation, as_drawn, explain_question
-from dsr.explain.free_form_reading import read_family
+from dsr.explain.explanation import Explanation, explain_question
+from dsr.explain.free_form_derivation import derive_family
 from dsr.params import QA, Ensemble
 from dsr.questions.engine.candidates import find_candidates
 from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.scene import build_scene
-from dsr.questions.engine.signals import Drawn, Members, family_moments, look_between, signal_states
+from dsr.questions.engine.signals import Members, QuestionBatch, family_moments, look_between, signal_states
 from dsr.questions.language.families import FORMS, Family
 from tests.scenes import looking, make_cues, random_cues
 
@@ -60,7 +61,7 @@ def explained() -> list[Explanation]:
         )
         patch.setattr(
             "dsr.questions.engine.candidates.look_between",
-            lambda scene, form, drawn, *_: SimpleNamespace(holds=np.ones(len(drawn.viewer), bool)),
+            lambda scene, form, batch, *_: SimpleNamespace(holds=np.ones(len(batch.viewer), bool)),
         )
         for seed in range(NUM_SCENES):
             cues = random_cues(seed, uncertainty=0.02)
@@ -72,11 +73,11 @@ def explained() -> list[Explanation]:
 
 
 def in_every_version(found: Explanation) -> list[Condition]:
-    return [c for c in found.reading.conditions if not c.alone]
+    return [c for c in found.derivation.conditions if not c.alone]
 
 
 def alone(found: Explanation) -> list[Condition]:
-    return [c for c in found.reading.conditions if c.alone]
+    return [c for c in found.derivation.conditions if c.alone]
 
 
 @pytest.mark.slow
@@ -84,8 +85,8 @@ def test_conditions_hold_exactly_on_the_versions_that_give_the_same_states(expla
     agreed = disagreed = 0
     decided = Counter[str]()
     for found in explained:
-        drawn = as_drawn(found.row, found.form)
-        _, states, valid = signal_states(found.scene, found.form, drawn, NOISY, Members(found.scene, slice(None)))
+        batch = question_batch([found.row], found.form, found.scene)
+        _, states, valid = signal_states(found.scene, found.form, batch, NOISY, Members(found.scene, slice(None)))
         same = (states[0] == states[0, ..., :1]).all(axis=(0, 1)) & valid[0]
         conditions = in_every_version(found)
         holds = np.array([c.margins > 0 for c in conditions])
@@ -121,10 +122,10 @@ def test_what_shows_between_moments_is_a_condition_exactly_where_the_engine_refu
         if found.form.signal not in ("dis", "dir", "ori"):
             assert not conditions
             continue
-        drawn = as_drawn(found.row, found.form)
+        batch = question_batch([found.row], found.form, found.scene)
         as_they_are = Members(found.scene, slice(0, 1))
-        _, states, _ = signal_states(found.scene, found.form, drawn, NOISY, as_they_are)
-        expected = look_between(found.scene, found.form, drawn, states[..., 0], NOISY, as_they_are).holds
+        _, states, _ = signal_states(found.scene, found.form, batch, NOISY, as_they_are)
+        expected = look_between(found.scene, found.form, batch, states[..., 0], NOISY, as_they_are).holds
         # Between neighbouring frames there is nothing to be seen.
         assert len(conditions) == (found.frames[1] - found.frames[0] > 1)
         assert all(condition.margins.shape == (1,) for condition in conditions)
@@ -139,9 +140,9 @@ def test_every_form_and_family_is_read(explained: list[Explanation]) -> None:
     families = {found.form.signal for found in explained if isinstance(found.form, Family)}
     assert len(families) >= 12
     for found in explained:
-        assert found.reading.conditions
-        assert found.reading.panels
-        assert found.reading.rows
+        assert found.derivation.conditions
+        assert found.derivation.panels
+        assert found.derivation.rows
 
 
 def test_a_margin_is_the_distance_from_the_limit_as_a_share_of_it() -> None:
@@ -171,14 +172,14 @@ def test_a_ball_that_rolls_away_is_read_by_hand() -> None:
     still = Ensemble(members=1, margin=0.0, camera=0.0)
     found = explain_question(row, [], cues, None, QA(ensemble=still))
     assert found.answer == found.right
-    assert [state.text for state in found.reading.states] == [
+    assert [state.text for state in found.derivation.states] == [
         "stays about the same",
         "grows",
         "grows",
         "stays about the same",
     ]
     scale = np.median(path)
-    values = found.reading.panels[0].series[0].values[:, 0]
+    values = found.derivation.panels[0].series[0].values[:, 0]
     # [1, 2, 1] / 4 rounds the corners of the path.
     smoothed = np.concatenate([path[:1], np.convolve(path, [0.25, 0.5, 0.25], "valid"), path[-1:]])
     np.testing.assert_allclose(values, smoothed[::2] / scale, rtol=1e-5)
@@ -193,15 +194,15 @@ def test_a_free_form_question_that_has_no_clear_answer_shows_the_conditions_that
     scene = build_scene(cues, Ensemble(members=1, margin=0.0, camera=0.0), np.random.default_rng(0))
     assert scene is not None
     family = next(form for form in FORMS if form.signal == "nearest_at_end")
-    drawn = Drawn(np.array([0]), np.array([[1, 2, 3]]), np.arange(9)[None])
-    moments = family_moments(scene, family, drawn, Members(scene, slice(None)))
+    batch = QuestionBatch(np.array([0]), np.array([[1, 2, 3]]), np.arange(9)[None])
+    moments = family_moments(scene, family, batch, Members(scene, slice(None)))
     names = {"viewer": "the camera", "a": "the dog", "b": "the cat", "c": "the cow"}
-    reading, answer = read_family(family, moments, names, QA(ratio_tolerance=0.2))
+    derivation, answer = derive_family(family, moments, names, QA(ratio_tolerance=0.2))
     assert answer == "(no clear answer)"
-    first, then = reading.conditions
+    first, then = derivation.conditions
     assert first.what == "distance of the cat over that of the dog at 8.0 s"
     np.testing.assert_allclose(first.values, 5 / 3, rtol=1e-5)
     assert then.what == "distance of the cow over that of the cat at 8.0 s"
     np.testing.assert_allclose(then.values, 1.1, rtol=1e-5)
-    assert [condition.holds.all() for condition in reading.conditions] == [True, False]
-    assert reading.rows[0] == ["the dog", *["0.60"] * 9, "median depths"]
+    assert [condition.holds.all() for condition in derivation.conditions] == [True, False]
+    assert derivation.rows[0] == ["the dog", *["0.60"] * 9, "median depths"]
