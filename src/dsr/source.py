@@ -58,13 +58,13 @@ def code_hash(*modules: str) -> str:
 
 
 def has_content(path: Path) -> bool:
-    """Whether a file holds code, or data."""
+    """True for a file that holds code, or data."""
     return any(not _is_text(node) for node in _tree(path).body) if path.suffix == ".py" else path.stat().st_size > 0
 
 
 @cache
 def _mentioned(path: Path) -> frozenset[str]:
-    """What a module imports, or may import, by name."""
+    """Names that a module imports, or may import."""
     found: set[str] = set()
     for node in _nodes(_tree(path)):
         if isinstance(node, ast.Import):

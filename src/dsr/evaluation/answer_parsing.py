@@ -57,7 +57,7 @@ def _ways(text: str, options: tuple[str, ...], letters: str) -> Iterator[list[st
 
 
 def _tagged(text: str, options: tuple[str, ...], letters: str) -> list[str]:
-    """What the last <answer> or box holds: a letter, a letter with its text, or an option's text."""
+    """Answer in the last <answer> or box: a letter, a letter with its text, or an option's text."""
     tags = r"<answer>(.*?)</answer>|\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
     insides = [a or b for a, b in re.findall(tags, text, re.DOTALL | re.IGNORECASE)]
     if not insides:
@@ -114,7 +114,7 @@ def _ends_or_continues(letter: str, rest: str, options: tuple[str, ...]) -> bool
 
 
 def _of_line(line: str, options: tuple[str, ...], letters: str) -> list[str]:
-    """What a line gives as its answer: a letter at its beginning, or an option's own words and nothing else."""
+    """Answer that a line gives: a letter at its beginning, or an option's own words and nothing else."""
     if alone := _letter_alone(line, letters):
         return [alone]
     if found := re.match(rf"[(\[]?([{letters}])(?:[)\]]\s*[.:]?|[.:])\s+(\S.*)", line):

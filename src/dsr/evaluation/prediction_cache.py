@@ -1,4 +1,4 @@
-"""What models have answered, by what they were asked: a run that was killed goes on where it was.
+"""Answers of models, kept by what they were asked: a run that was killed goes on where it was.
 
 The key is the hash of the model (its files and the code that runs it), the prompt, the clip as it was shown, the
 control and the scoring mode; whatever changes an answer is in one of them, so nothing needs to be thrown away.
@@ -19,7 +19,7 @@ _KEYS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model answered: log-probabilities of the letters, or a text."""
+    """Answer of a model: log-probabilities of the letters, or a text."""
 
     log_probs: tuple[float, ...] | None = None
     text: str | None = None

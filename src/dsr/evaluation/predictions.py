@@ -46,11 +46,11 @@ class Scorer(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a reader of the result must know of how it came about."""
+        """Notes for a reader of the result on how it came about."""
         ...
 
     def facts(self, clip_id: str) -> ClipFacts:
-        """What of a clip a rewritten question's words depend on; of clips whose questions are not missing."""
+        """Facts of a clip that a rewritten question's words depend on; of clips whose questions are not missing."""
         ...
 
     def clip_hash(self, clip_id: str, control: str) -> str:
@@ -115,7 +115,7 @@ def predict(
 
 
 def question_hash(question: Question) -> str:
-    """Which question it is, whatever its id: a hash of clip, text, options and answer."""
+    """Identity of a question, whatever its id: a hash of clip, text, options and answer."""
     return sha256_json([question.clip_id, question.question, question.options, question.answer])[:16]
 
 

@@ -199,7 +199,7 @@ class Collator:
         return {part: pad_arrays([a[part] for a in arrays], 0 if part == "values" else PADDING) for part in arrays[0]}
 
     def _for_gsm(self, examples: Sequence[Example]) -> Batch:
-        """What Qwen2_5_VLGSMModel.select takes, and what should come out."""
+        """Inputs of Qwen2_5_VLGSMModel.select, and the labels of its output."""
         seen = [(example, self.inputs.video(example.clip_id, example.shown_frames)) for example in examples]
         prompts = [self._prompt(example, None) for example in examples]
         questions = [list(compress(prompt.input_ids, prompt.asks)) for prompt in prompts]

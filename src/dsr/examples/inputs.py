@@ -1,4 +1,4 @@
-"""What a checkpoint is given of a clip under a view: patches of frames, and arrays of the geometry encoders.
+"""Inputs that a checkpoint is given of a clip under a view: patches of frames, and arrays of the geometry encoders.
 
 A clip is decoded and resized once: its patches are kept as bytes, and what a view changes is made from them.
 """

@@ -24,11 +24,11 @@ class Example(Question):
     hint: str = ""
     """An option's line, told in the places of the geometry tokens (dsr.training.curriculum)."""
     hint_weight: float = 1.0
-    """How far the geometry tokens are moved to what tells the hint: 0 not at all, 1 all the way."""
+    """Share of the way that the geometry tokens are moved to what tells the hint: 0 not at all, 1 all the way."""
     gap: int = 0
     """Positions left out before the options, as if there were more to read."""
     lesson: Literal["options", "geometry", "whole"] = "whole"
-    """What of the question is given, to whom (dsr.training.curriculum)."""
+    """Part of the question that is given, and to whom (dsr.training.curriculum)."""
 
 
 def load_examples(table: pd.DataFrame, inputs: ClipInputs, workers: int = 1) -> tuple[list[Example], dict[str, str]]:

@@ -33,7 +33,7 @@ class Card:
     picture: str
     """A JPEG as a data URL; "" where the question could not be explained."""
     explanation: str
-    """How the answer comes about, or why there is no explanation."""
+    """Explanation of the answer, or the reason why there is none."""
 
     @property
     def marked(self) -> list[tuple[str, bool, bool]]:

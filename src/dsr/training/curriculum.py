@@ -1,4 +1,4 @@
-"""Which questions a run is given, in which order and form: a function of the seed alone, so that a run that was killed
+"""Questions that a run is given, their order and form: a function of the seed alone, so that a run that was killed
 goes on exactly where it stopped. And the losses that a model from random initialisation needs.
 
 Such a model cannot read options; learning to match them holds everything up, not the geometry. So the small model is
@@ -36,12 +36,12 @@ from dsr.mcq import LETTERS, bare, lettered
 from dsr.model.qwen2_5_vl_gsm import IGNORED
 
 SHARPNESS = 10.0
-"""Of the options' mean log-probabilities, where the state loss compares them in the geometry lesson."""
+"""Factor on the options' mean log-probabilities, where the state loss compares them in the geometry lesson."""
 PLAINNESS = 2.0
 """The same in whole questions: differences must be large enough for the language model to see."""
 FADING = 3.0
-"""How fast hints fade in whole questions after a geometry lesson: after a third of them hints have weights from 0 to 1,
-and in the end two questions in three have none."""
+"""Speed of fading hints in whole questions after a geometry lesson: after a third of them hints have weights from 0 to
+1, and in the end two questions in three have none."""
 GAP = 120
 """Positions left out between hint and options are fewer than so many."""
 NOISE = 0.1
@@ -126,7 +126,7 @@ def option_scores(logits: Tensor, option_ends: Tensor, letters: Tensor) -> Tenso
 
 
 def state_scores(logits: Tensor, state_labels: Tensor, sharpness: float) -> Tensor:
-    """How well the geometry tokens spell each option: `sharpness` times the mean log-probability of its tokens, [b, 4].
+    """Scores [b, 4] of the options as geometry tokens spell them: `sharpness` times their tokens' mean log-probability.
 
     Args:
         logits: [b, N, vocabulary] of the geometry tokens.
