@@ -8,6 +8,8 @@ the files' sizes and times; `dsr weights --check` reads the files themselves.
 import json
 import os
 import re
+import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +24,9 @@ WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 HASHES = ".hashes.json"
 """File in the folder of the checkpoints that keeps their hashes from run to run."""
 _SHA256 = re.compile("[0-9a-f]{64}")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_SHOWN = 3
+ABSENT = "is absent or empty"
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,10 @@ PUBLISHED_WEIGHTS = (
 
 
 def missing_files(path: Path) -> list[str]:
-    """Files that are absent or empty of a weight file or a folder of Hugging Face files; [] if it is whole.
+    """Files of a checkpoint (a file, or a folder of Hugging Face files) that are absent or damaged; [] if it is whole.
 
-    A folder is whole with its config.json and its weights: every shard that the index names, or one file.
+    A folder is whole with its config.json and its weights: every shard that the index names, or one file. What is wrong
+    with a file that is there, and not empty, stands behind its name.
     """
     if path.suffix in WEIGHT_FILES:
         folder, wanted = path.parent, [path.name]
@@ -117,7 +123,80 @@ def missing_files(path: Path) -> list[str]:
                 return [f"{index.name} (damaged)"]
         elif not (path / "pytorch_model.bin").is_file():
             wanted.append("model.safetensors")
-    return [name for name in wanted if not (folder / name).is_file() or not (folder / name).stat().st_size]
+    problems = {name: file_problem(folder / name) for name in wanted}
+    return [name if reason == ABSENT else f"{name} ({reason})" for name, reason in problems.items() if reason]
+
+
+def file_problem(path: Path) -> str:
+    """What is wrong with a checkpoint's file, "" if it is whole as far as its beginning and its size tell."""
+    if not path.is_file() or not path.stat().st_size:
+        return ABSENT
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            return "is a git-lfs pointer: `git lfs pull` brings the file"
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_bytes())
+        if path.suffix == ".safetensors":
+            read_tensor_header(path)
+    except ValueError as error:
+        return str(error) if path.suffix == ".safetensors" else f"is not JSON: {error}"
+    return ""
+
+
+def read_tensor_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Header of a safetensors file, and the byte at which its tensors begin.
+
+    Raises:
+        ValueError: not such a file, one cut short, or one with a tensor of size 0 (as a process of several leaves it).
+        OSError: it cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, size)))
+        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+        end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+        empty = [name for name, tensor in tensors.items() if 0 in tensor["shape"]]
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise ValueError(f"is not a safetensors file: {error}") from None
+    if 8 + length + end != size:
+        raise ValueError(f"has {size:,} bytes, its header says {8 + length + end:,}")
+    if empty:
+        raise ValueError(f"has {count_names(empty, 'of size 0')}")
+    return 8 + length, header
+
+
+def count_names(names: Sequence[str], kind: str) -> str:
+    """Number of tensors of a kind, with the first names.
+
+    >>> count_names(["a", "b", "c", "d"], "missing")
+    '4 missing (a, b, c, …)'
+    """
+    return f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''})"
+
+
+def weight_state(weight: Weight, root: Path, check: bool = False) -> str:
+    """`found`, or what is wrong with a checkpoint, in a few words.
+
+    Args:
+        check: read the file whose hash is known, and compare.
+    """
+    path, main = project.locate(root, weight.path), project.locate(root, weight.main_file)
+    absent = missing_files(path)
+    if absent:
+        more = " …" if len(absent) > _SHOWN else ""
+        if path.is_dir():
+            return f"incomplete, without {', '.join(absent[:_SHOWN])}{more}"
+        return "missing" if absent == [path.name] else f"damaged, {absent[0]}"
+    if weight.size and main.is_file():
+        if main.stat().st_size != weight.size:
+            return f"found, but {main.stat().st_size:,} bytes instead of {weight.size:,}"
+        if check and sha256_file(main) != weight.sha256:
+            return "found, but its content is not the published one (sha256)"
+        return "found, content as published" if check else "found"
+    return "found"
 
 
 def fingerprint(path: Path, known: Path | None = None) -> str:

@@ -33,6 +33,7 @@ from dsr.perception.tracks import Track, TrackingResult, Word, encode
 from dsr.weights import foundation_weights
 from dsr.workers import Failure, reason
 from tests.real_clips import CAPTIONS, real_clips
+from tests.safetensors_files import tensor_file
 from tests.videos import make_video
 
 TINY = Params(
@@ -147,11 +148,11 @@ def write_weights(root: Path, skip: str = "") -> None:
         path = root / weight.path
         if weight.is_file:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(use.encode())
+            path.write_bytes(tensor_file(use))
         else:
             path.mkdir(parents=True)
             (path / "config.json").write_text("{}")
-            (path / "model.safetensors").write_bytes(b"x")
+            (path / "model.safetensors").write_bytes(tensor_file())
 
 
 def test_missing_weights_stop_the_stage_before_any_work(rendered: Path, tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_the_key_depends_on_weights_words_and_thresholds_and_hashes_once(
     assert len(read) == 6
     assert key(box_threshold=0.4) != first
     assert key(replace(CLIP, agents=("dog",))) != first
-    (tmp_path / foundation_weights()["reconstruction"].path).write_bytes(b"other weights")
+    (tmp_path / foundation_weights()["reconstruction"].path).write_bytes(tensor_file("other weights"))
     assert key() != first
     assert len(read) == 7
 

@@ -4,13 +4,17 @@ import json
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from dsr import weights
 from dsr.console import StageError
 from dsr.doctor import doctor
+from dsr.doctor import weights as doctor_weights
 from dsr.doctor.weights import needed_weights
 from dsr.params import Clips, Cues, Model, Params
+from tests.safetensors_files import POINTER, tensor_file
 
 OWN_CLIPS = Params(clips=Clips(source="own"), cues=Cues(backend="annotated"))
 
@@ -51,15 +55,30 @@ def test_a_weight_file_must_be_there_and_not_empty(tmp_path: Path) -> None:
     assert weights.missing_files(file) == [file.name]
     file.write_bytes(b"x")
     assert weights.missing_files(file) == []
+    file.write_bytes(POINTER)
+    assert weights.missing_files(file) == [f"{file.name} (is a git-lfs pointer: `git lfs pull` brings the file)"]
 
 
 def test_a_folder_of_weights_must_hold_every_shard_of_its_index(tmp_path: Path) -> None:
     folder = tmp_path / "Qwen2.5-VL-7B-Instruct"
     assert weights.missing_files(folder) == ["config.json", "model.safetensors"]
-    write_weights(folder, {"1.safetensors": b"x", "2.safetensors": b""})
+    write_weights(folder, {"1.safetensors": tensor_file(), "2.safetensors": b""})
     assert weights.missing_files(folder) == ["2.safetensors"]
-    (folder / "2.safetensors").write_bytes(b"x")
+    whole = tensor_file("a longer text")
+    for content, problem in (
+        (POINTER, "is a git-lfs pointer: `git lfs pull` brings the file"),
+        (whole[:-3], f"has {len(whole) - 3} bytes, its header says {len(whole)}"),
+        (b"<html>not found</html>", "is not a safetensors file: "),
+        (save({"a.weight": np.zeros((0, 4), np.float32), "b": np.zeros(1)}), "has 1 of size 0 (a.weight)"),
+    ):
+        (folder / "2.safetensors").write_bytes(content)
+        (named,) = weights.missing_files(folder)
+        assert named.startswith(f"2.safetensors ({problem}")
+    (folder / "2.safetensors").write_bytes(whole)
     assert weights.missing_files(folder) == []
+    (folder / "config.json").write_bytes(POINTER)
+    assert weights.missing_files(folder)[0].startswith("config.json (is a git-lfs pointer")
+    (folder / "config.json").write_text("{}")
     (folder / "model.safetensors.index.json").write_text("<html>")
     assert weights.missing_files(folder) == ["model.safetensors.index.json (damaged)"]
 
@@ -77,7 +96,7 @@ def test_a_backbone_that_is_not_there_is_an_error_that_says_where_it_is_publishe
     with pytest.raises(StageError, match=r"Qwen2\.5-VL-7B-Instruct \(from huggingface\.co/Qwen/"):
         doctor.run(params, tmp_path)
     assert "machine" in capsys.readouterr().err
-    write_weights(tmp_path / params.model.backbone, {"1.safetensors": b"x"})
+    write_weights(tmp_path / params.model.backbone, {"1.safetensors": tensor_file()})
     doctor.run(params, tmp_path)
 
 
@@ -85,8 +104,21 @@ def test_a_backbone_of_ones_own_is_looked_for_where_it_is_said_to_be(tmp_path: P
     params = Params(model=Model(backbone="models/earlier"))
     with pytest.raises(StageError, match="models/earlier"):
         doctor.run(params, tmp_path)
-    write_weights(tmp_path / "models/earlier", {"1.safetensors": b"x"})
+    write_weights(tmp_path / "models/earlier", {"1.safetensors": tensor_file()})
     doctor.run(params, tmp_path)
+
+
+def test_a_pointer_is_not_found(tmp_path: Path, all_installed: None, capsys: pytest.CaptureFixture[str]) -> None:
+    params = Params(model=Model(backbone="models/weights/Qwen2.5-VL-7B-Instruct"))
+    write_weights(tmp_path / params.model.backbone, {"1.safetensors": tensor_file(), "2.safetensors": POINTER})
+    (tmp_path / "models/weights/sam2.1_hiera_large.pt").write_bytes(POINTER)
+    doctor_weights.run(params, tmp_path)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Qwen2.5-VL-7B-Instruct: incomplete, without 2.safetensors (is a git-lfs pointer" in said
+    assert "sam2.1_hiera_large.pt: damaged, sam2.1_hiera_large.pt (is a git-lfs pointer" in said
+    assert "1 of the 1 checkpoints that the parameters need are missing" in said
+    with pytest.raises(StageError, match=r"Qwen2\.5-VL-7B-Instruct: 2\.safetensors \(is a git-lfs pointer.*from hugg"):
+        doctor.run(params, tmp_path)
 
 
 def test_clips_that_no_stage_makes_must_be_there(tmp_path: Path, all_installed: None) -> None:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     Qwen2_5_VLConfig,
@@ -35,6 +37,7 @@ from dsr.model.chat import option_log_probs
 from dsr.params import GSM, Params, Train
 from dsr.training import train
 from dsr.training.trainer import GSMTrainer, make_trainer, parameter_groups
+from tests.safetensors_files import POINTER, tensor_file
 from tests.training.projects import SMALL, make_project
 
 REPOSITORY = Path(__file__).parents[2]
@@ -305,15 +308,20 @@ def test_another_family_of_backbones_is_named_before_its_weights_are_read(family
         train.run(params, root, workers=1)
 
 
-def test_a_published_folder_is_a_backbone(trained: Path, tmp_path: Path) -> None:
-    """A plain Qwen2.5-VL in the published layout of files and names; only what geometry needs is new."""
-    source, processor = presets.tiny(GSM(fusion="none"), ["Which way?"], 28 * 28)
-    folder = tmp_path / "Qwen2.5-VL-7B-Instruct"
+def write_published(folder: Path, source: Any, processor: Any) -> Path:
+    """Write a plain Qwen2.5-VL in the published layout of files and names."""
     plain = Qwen2_5_VLConfig(**{k: v for k, v in source.config.to_dict().items() if k not in ("gsm", "model_type")})
     published = Qwen2_5_VLForConditionalGeneration(plain)
     published.load_state_dict(source.state_dict())
     published.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_published_folder_is_a_backbone(trained: Path, tmp_path: Path) -> None:
+    """A plain Qwen2.5-VL in the published layout of files and names; only what geometry needs is new."""
+    source, processor = presets.tiny(GSM(fusion="none"), ["Which way?"], 28 * 28)
+    folder = write_published(tmp_path / "Qwen2.5-VL-7B-Instruct", source, processor)
     assert json.loads((folder / "config.json").read_text())["model_type"] == "qwen2_5_vl"
     torch.manual_seed(5)
     model, _ = presets.backbone(folder, GSM(num_tokens=4), 28 * 56, torch.float32)
@@ -326,6 +334,99 @@ def test_a_published_folder_is_a_backbone(trained: Path, tmp_path: Path) -> None
     torch.manual_seed(5)
     again = presets.backbone(folder, GSM(num_tokens=4), 28 * 56, torch.float32)[0].state_dict()
     assert all(torch.equal(state[name], again[name]) for name in state)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model, processor = presets.tiny(GSM(fusion="none"), ["Which way?"], 28 * 28)
+    return write_published(tmp_path_factory.mktemp("published") / "Qwen2.5-VL-7B-Instruct", model, processor)
+
+
+State = dict[str, torch.Tensor]
+
+
+def rewrite(folder: Path, change: Callable[[State], State]) -> None:
+    path = folder / "model.safetensors"
+    changed = {name: tensor.contiguous() for name, tensor in change(load_file(path)).items()}
+    save_file(changed, path, metadata={"format": "pt"})
+
+
+BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
+    "missing": (
+        lambda state: {name: t for name, t in state.items() if ".layers.1.mlp." not in name},
+        r"3 missing \(model\.language_model\.layers\.1\.mlp\.down_proj\.weight, ",
+    ),
+    "prefixed": (lambda state: {f"module.{name}": t for name, t in state.items()}, r"missing \(.*unknown \(module\."),
+    "foreign": (lambda state: state | {"adapter.weight": torch.ones(2)}, r"1 unknown \(adapter\.weight\)"),
+    "of another shape": (
+        lambda state: {n: t[:-1] if n.endswith("layers.0.mlp.up_proj.weight") else t for n, t in state.items()},
+        r"1 of another shape \(model\.language_model\.layers\.0\.mlp\.up_proj\.weight\)",
+    ),
+    "of size 0": (
+        lambda state: {n: t[:0] if n.endswith("layers.0.mlp.up_proj.weight") else t for n, t in state.items()},
+        r"has 1 of size 0 \(.*layers\.0\.mlp\.up_proj\.weight\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_no_model_trains_or_scores_on_tensors_that_were_not_loaded(
+    kind: str, stage: str, published: Path, trained: Path, tmp_path: Path
+) -> None:
+    change, message = BROKEN[kind]
+    folder = tmp_path / "model"
+    shutil.copytree(published if stage == "train" else trained / "models/gsm", folder)
+    rewrite(folder, change)
+    train_on = partial(presets.backbone, gsm=GSM(num_tokens=4), max_pixels=28 * 28, dtype=torch.float32)
+    with pytest.raises(StageError, match=message) as error:
+        (train_on if stage == "train" else load_model)(folder)
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["model.gsm.", "model.geometry.tracks."])
+def test_a_model_of_this_project_must_have_its_own_geometry(part: str, trained: Path, tmp_path: Path) -> None:
+    """New weights are drawn for a part that the backbone's model is without, never for one that its folder lost."""
+    folder = tmp_path / "model"
+    shutil.copytree(trained / "models/gsm", folder)
+    assert presets.backbone(folder, SMALL.gsm, 28 * 28, torch.float32)
+    assert presets.backbone(folder, GSM(num_tokens=4, encoders=("point_map",)), 28 * 28, torch.float32)
+    rewrite(folder, lambda state: {name: t for name, t in state.items() if not name.startswith(part)})
+    for load in (load_model, lambda path: presets.backbone(path, SMALL.gsm, 28 * 28, torch.float32)):
+        with pytest.raises(StageError, match=rf"missing \({part}"):
+            load(folder)
+
+
+def test_a_plain_backbone_is_scored_without_a_gsm(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, processor = load_model(published, "cpu", max_pixels=28 * 56)
+    assert model.config.gsm["fusion"] == "none"
+    assert not {name for name, _ in model.named_parameters() if ".gsm." in name or ".geometry." in name}
+    assert processor.video_processor.size["longest_edge"] == 28 * 56
+    assert processor.tokenizer.padding_side == "left"
+    assert "scored without a GSM" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.safetensors", POINTER, r"model\.safetensors \(is a git-lfs pointer"),
+        ("model.safetensors", tensor_file()[:-1], r"model\.safetensors \(has \d+ bytes, its header says \d+\)"),
+        ("config.json", POINTER, r"config\.json.*(git-lfs pointer|cannot be read)"),
+        ("config.json", b"{}", r"config\.json names no model_type"),
+        ("tokenizer.json", b"{", "tokenizer or processor cannot be loaded"),
+    ],
+)
+def test_a_damaged_file_is_named_wherever_the_model_is_loaded(
+    name: str, content: bytes, message: str, published: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(published, folder)
+    (folder / name).write_bytes(content)
+    for load in (load_model, lambda path: presets.backbone(path, GSM(num_tokens=4), 28 * 28, torch.float32)):
+        with pytest.raises(StageError, match=message) as error:
+            load(folder)
+        assert "\n" not in str(error.value)
 
 
 def run_small(root: Path, gsm: GSM = SMALL.gsm, **settings: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def run(params: Params, root: Path) -> None:
     """
     needs = [
         *_show_packages(root, _needed_packages(params)),
-        *(f"{weight.path} (from {weight.published})" for weight in weights.show(params, root)),
+        *weights.show(params, root),
         *missing_source(params, root),
     ]
     _show_machine(root)

@@ -28,7 +28,8 @@ def run(
         StageError: no such benchmark, nothing readable in the folder, or not one question could be scored.
     """
     questions = read_benchmark(name, folder, variant)
-    scorer = make_scorer(questions, params.evaluate, root, checkpoint or root / project.MODEL, workers, folder)
+    model = checkpoint or root / project.MODEL
+    scorer = make_scorer(questions, params.evaluate, root, model, workers, folder, params.model.max_pixels)
     metrics, predictions = evaluate(questions, scorer, params.evaluate, root)
     place = f"{name}-{variant}" if variant else name
     write_parquet(root / project.PREDICTIONS / f"{place}.parquet", predictions)

@@ -20,6 +20,7 @@ from dsr import console
 from dsr.console import StageError
 from dsr.files import whole_folder, write_json
 from dsr.model.qwen2_5_vl_gsm import GSM_DEFAULTS, Qwen2_5_VLGSMConfig
+from dsr.weights import read_tensor_header
 
 Layout = Literal["ours", "published"]
 PREFIXES = (
@@ -154,17 +155,10 @@ class TensorFile:
             StageError: not a whole safetensors file.
         """
         try:
-            with path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                size = path.stat().st_size
-                header = json.loads(file.read(min(length, size)))
-                metadata = header.pop("__metadata__", {})
-                end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-            raise StageError(f"{path} is not a safetensors file ({error}): copy it again") from None
-        if 8 + length + end != size:
-            raise StageError(f"{path} has {size:,} bytes, its header says {8 + length + end:,}: copy it again")
-        return cls(path, 8 + length, header, metadata)
+            begin, header = read_tensor_header(path)
+        except (OSError, ValueError) as error:
+            raise StageError(f"{path} {error}: copy it again") from None
+        return cls(path, begin, header, header.pop("__metadata__", {}))
 
     def write(self, path: Path, names: Mapping[str, str]) -> int:
         """Write the tensors that are keys of `names` under its values; returns their bytes."""

@@ -4,12 +4,13 @@
 that trains on two cores in minutes, randomly initialised, with a tokenizer trained on the questions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoProcessor,
@@ -22,7 +23,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from dsr import project
-from dsr.console import StageError, num_workers
+from dsr.console import StageError, num_workers, warn
 from dsr.mcq import INSTRUCTION, LETTERS, SYSTEM
 from dsr.model.chat import letter_ids
 from dsr.model.geometry_encoders import CAMERA_LABEL, MERGE
@@ -30,6 +31,7 @@ from dsr.model.qwen2_5_vl_gsm import Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForCondit
 from dsr.params import GSM, Model
 from dsr.perception.dinov2 import PATCH
 from dsr.perception.pi3 import load_encoder
+from dsr.weights import count_names, missing_files
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -147,36 +149,113 @@ def tiny(gsm: GSM, texts: Iterable[str], max_pixels: int) -> tuple[Qwen2_5_VLGSM
 
 
 def backbone(
-    folder: Path, gsm: GSM, max_pixels: int, dtype: torch.dtype, pi3: Path = Path(Model.pi3)
+    folder: Path, gsm: GSM, max_pixels: int, dtype: torch.dtype | str, pi3: Path = Path(Model.pi3)
 ) -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
     """A published Qwen2.5-VL (or a model saved by this project) with the GSM of the parameters.
 
-    Weights that the folder lacks (all of the GSM's, for a published backbone) are drawn from torch's global generator,
-    but for the encoder `pi3`, whose are read from its checkpoint.
+    Weights of the GSM and of encoders that the folder's model is without are drawn from torch's global generator, but
+    for those of the encoder `pi3`, which are read from its checkpoint.
+
+    Args:
+        max_pixels: of a frame; 0 leaves it to the folder's processor.
 
     Raises:
-        StageError: no such folder, or not a Qwen2.5-VL; no checkpoint of pi3 where one is needed.
+        StageError: no such folder, not a Qwen2.5-VL, or not its tensors; no checkpoint of pi3 where one is needed.
     """
+    source = _read_config(folder)
+    if source["model_type"] not in (Qwen2_5_VLConfig.model_type, Qwen2_5_VLGSMConfig.model_type):
+        raise StageError(f"{folder} holds a {source['model_type']!r} model: model.backbone must be a Qwen2.5-VL")
     _require_weights(folder)
-    source = Qwen2_5_VLConfig.get_config_dict(folder)[0]
-    if source.get("model_type") not in (Qwen2_5_VLConfig.model_type, Qwen2_5_VLGSMConfig.model_type):
-        raise StageError(f"{folder} holds a {source.get('model_type')!r} model: model.backbone must be a Qwen2.5-VL")
-    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    processor = _load_processor(folder)
     letters = letter_ids(processor.tokenizer)
-    former = source.get("gsm", {})
+    former, wanted = source.get("gsm", {"fusion": "none"}), _gsm(gsm)
     sizes = {"sizes": former["sizes"]} if "sizes" in former else {}
-    config = Qwen2_5_VLGSMConfig(**{**source, "gsm": _gsm(gsm) | sizes, "letter_token_ids": letters})
+    config = Qwen2_5_VLGSMConfig(**{**source, "gsm": wanted | sizes, "letter_token_ids": letters})
+    new, old = _geometry_parts(wanted), _geometry_parts(former)
     # Read first: a file that is missing is told before the backbone is loaded.
-    lacks_pi3 = "pi3" in gsm.encoders and gsm.fusion != "none" and "pi3" not in former.get("encoders", ())
-    encoder = load_encoder(pi3) if lacks_pi3 else None
-    model = Qwen2_5_VLGSMForConditionalGeneration.from_pretrained(
-        folder, config=config, dtype=dtype, attn_implementation=_attention(dtype), local_files_only=True
-    )
+    encoder = load_encoder(pi3) if "model.geometry.pi3." in new - old else None
+    model = _load(folder, config, dtype, _attention(dtype), drawn=new - old, left_out=old - new)
     if encoder is not None:
-        model.model.geometry["pi3"].encoder.load_state_dict(encoder.state_dict())
+        model.get_submodule("model.geometry.pi3.encoder").load_state_dict(encoder.state_dict())
     processor.tokenizer.padding_side = "left"
-    processor.video_processor.size = _frame_size(max_pixels)
+    if max_pixels:
+        processor.video_processor.size = _frame_size(max_pixels)
     return model, processor
+
+
+def _load(
+    folder: Path,
+    config: Qwen2_5_VLGSMConfig,
+    dtype: torch.dtype | str,
+    attention: str,
+    drawn: Collection[str] = (),
+    left_out: Collection[str] = (),
+) -> Qwen2_5_VLGSMForConditionalGeneration:
+    """Model with a folder's weights, all of them and no others.
+
+    Args:
+        drawn: beginnings of names that the folder lacks, whose weights are drawn.
+        left_out: beginnings of names that the folder has and the model does not take.
+
+    Raises:
+        StageError: a tensor is missing, unknown or of another shape.
+    """
+    try:
+        model, report = Qwen2_5_VLGSMForConditionalGeneration.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise StageError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from None
+    problems = {
+        "missing": [name for name in report["missing_keys"] if not name.startswith(tuple(drawn))],
+        "unknown": [name for name in report["unexpected_keys"] if not name.startswith(tuple(left_out))],
+        "of another shape": [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]],
+    }
+    if any(problems.values()):
+        counts = "; ".join(count_names(sorted(names), kind) for kind, names in problems.items() if names)
+        raise StageError(
+            f"{folder}: its tensors are not this model's: {counts}; copy it again (`dsr convert` for a published "
+            "DSR_Suite-Model, `dsr train` for one of this project)"
+        )
+    return model
+
+
+def _geometry_parts(gsm: Mapping[str, Any]) -> set[str]:
+    """Beginnings of the names of what a configuration adds to Qwen2.5-VL."""
+    encoders = () if gsm["fusion"] == "none" else gsm["encoders"]
+    return {f"model.geometry.{name}." for name in encoders} | ({"model.gsm."} if gsm["fusion"] == "gsm" else set())
+
+
+def _load_processor(folder: Path) -> Any:
+    try:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True)
+    # A broken tokenizer.json is a plain Exception of the tokenizers library.
+    except Exception as error:
+        raise StageError(f"{folder}: tokenizer or processor cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """A model's configuration as it is in its folder.
+
+    Raises:
+        StageError: none, or not one of a model.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        _require_weights(folder)
+    try:
+        source = Qwen2_5_VLConfig.get_config_dict(folder)[0]
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if "model_type" not in source:
+        raise StageError(f"{path} names no model_type: copy it again")
+    return source
 
 
 SMALL = 1024
@@ -193,23 +272,30 @@ def share_cores(model: Qwen2_5_VLGSMForConditionalGeneration, workers: int) -> N
     torch.set_num_threads(1 if small else num_workers(workers))
 
 
-def load_model(path: Path, device: str = "") -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
-    """A model that the `train` stage saved, in evaluation mode, and its processor.
+def load_model(path: Path, device: str = "", max_pixels: int = 0) -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
+    """A model that the `train` stage saved, in evaluation mode, and its processor; a published Qwen2.5-VL has no GSM.
 
     Args:
         device: '' takes a GPU where there is one.
+        max_pixels: of a frame, for a published Qwen2.5-VL; 0 leaves it to its processor.
 
     Raises:
-        StageError: no model there.
+        StageError: no model there, a file of it that is not whole, or tensors that are not the model's.
     """
-    if not (path / "config.json").is_file():
+    absent = missing_files(path)
+    if absent[:1] == ["config.json"]:
         raise StageError(f"{path} holds no model: run `dsr train`, or `dvc repro train`")
+    if absent:
+        raise StageError(f"{path} is not whole: {', '.join(absent)}; copy it again, or remove it and run `dsr train`")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        model = Qwen2_5_VLGSMForConditionalGeneration.from_pretrained(path, dtype="auto", local_files_only=True)
-        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise StageError(f"{path} cannot be loaded ({error}): remove it and run `dsr train`") from error
+    source = _read_config(path)
+    if source["model_type"] == Qwen2_5_VLConfig.model_type:
+        warn(f"{path} is a published Qwen2.5-VL: it is scored without a GSM")
+        model, processor = backbone(path, GSM(fusion="none"), max_pixels, "auto")
+    elif source["model_type"] == Qwen2_5_VLGSMConfig.model_type:
+        model, processor = _load(path, Qwen2_5_VLGSMConfig(**source), "auto", "sdpa"), _load_processor(path)
+    else:
+        raise StageError(f"{path} holds a {source['model_type']!r} model, not a Qwen2.5-VL")
     return model.to(device).eval(), processor
 
 
@@ -232,9 +318,9 @@ def _frame_size(max_pixels: int) -> dict[str, int]:
     return {"shortest_edge": (PATCH * MERGE) ** 2, "longest_edge": max_pixels}
 
 
-def _attention(dtype: torch.dtype) -> str:
+def _attention(dtype: torch.dtype | str) -> str:
     """The fastest attention that is installed; flash-attention has no float32."""
-    flash = torch.cuda.is_available() and is_flash_attn_2_available() and dtype != torch.float32
+    flash = torch.cuda.is_available() and is_flash_attn_2_available() and dtype in (torch.bfloat16, torch.float16)
     return "flash_attention_2" if flash else "sdpa"
 
 
@@ -243,13 +329,11 @@ def _gsm(gsm: GSM) -> dict[str, Any]:
 
 
 def _require_weights(folder: Path) -> None:
-    missing = "config.json" if not (folder / "config.json").is_file() else ""
-    if not missing and not any(folder.glob("*.safetensors")):
-        missing = "*.safetensors"
-    if missing:
+    if missing := missing_files(folder):
+        problem = f"no {missing[0]} in {folder}" if "(" not in missing[0] else f"{folder}: {missing[0]}"
         name = folder.name if folder.name.startswith("Qwen2.5-VL") else "Qwen2.5-VL-7B-Instruct"
         raise StageError(
-            f"model.backbone: no {missing} in {folder}. The weights are published at "
+            f"model.backbone: {problem}. The weights are published at "
             f"https://huggingface.co/Qwen/{name}; put the folder's files there "
             f"(`hf download Qwen/{name} --local-dir {folder}`), or set model.backbone: '' for a small one"
         )

@@ -9,9 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dsr.console import StageError
-
-SHOWN = 3
-"""Parameters that an error names of each kind."""
+from dsr.weights import count_names, file_problem
 
 
 def read_safetensors(path: Path, published: str, prefix: str = "") -> dict[str, Tensor]:
@@ -79,7 +77,7 @@ def load_exactly(
         ],
     }
     if any(problems.values()):
-        counts = "; ".join(_count(kind, names) for kind, names in problems.items() if names)
+        counts = "; ".join(count_names(names, kind) for kind, names in problems.items() if names)
         raise StageError(f"{path}: not the parameters of this model: {counts}; get it from {published}")
     merged = {
         ours: _as_float32(torch.cat([tensors[name] for name in names]) if len(names) > 1 else tensors[names[0]])
@@ -96,12 +94,9 @@ def _as_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _count(kind: str, names: list[str]) -> str:
-    return f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"
-
-
 def _unreadable(path: Path, published: str, reason: object) -> StageError:
     if not path.is_file():
         return StageError(f"{path}: no such file; get it from {published}")
-    first_line = str(reason).split("\n", 1)[0]
+    # A pointer or a file cut short is told as such, whatever the library makes of it.
+    first_line = file_problem(path) or str(reason).split("\n", 1)[0]
     return StageError(f"{path}: not a readable checkpoint ({first_line}); get it from {published}")

@@ -10,12 +10,19 @@ from dsr.params import Evaluate
 
 
 def make_scorer(
-    questions: pd.DataFrame, options: Evaluate, root: Path, checkpoint: Path, workers: int, folder: Path | None = None
+    questions: pd.DataFrame,
+    options: Evaluate,
+    root: Path,
+    checkpoint: Path,
+    workers: int,
+    folder: Path | None = None,
+    max_pixels: int = 0,
 ) -> Scorer:
     """Scorer for questions, by `evaluate.mode`.
 
     Args:
         folder: of a published benchmark, whose videos are named by the column `file`; None: the catalogue's clips.
+        max_pixels: of a frame, for a checkpoint that this project did not train; 0 leaves it to its processor.
 
     Raises:
         StageError: no usable checkpoint, no catalogue.
@@ -29,4 +36,4 @@ def make_scorer(
         return EndpointScorer(options.endpoint, clips, questions, workers)
     from dsr.evaluation.scorers.checkpoint import load_scorer
 
-    return load_scorer(checkpoint, clips, questions, options, workers)
+    return load_scorer(checkpoint, clips, questions, options, workers, max_pixels)

@@ -37,18 +37,19 @@ _DECIMALS = 4
 
 
 def load_scorer(
-    checkpoint: Path, clips: ClipStore, questions: pd.DataFrame, options: Evaluate, workers: int
+    checkpoint: Path, clips: ClipStore, questions: pd.DataFrame, options: Evaluate, workers: int, max_pixels: int = 0
 ) -> "CheckpointScorer":
     """Scorer of a checkpoint folder.
 
     Raises:
         StageError: the checkpoint is missing or damaged.
     """
-    model, processor = load_model(checkpoint)
+    model, processor = load_model(checkpoint, max_pixels=max_pixels)
     share_cores(model, workers)
     identity = sha256_json(
         {
             "checkpoint": folder_hash(checkpoint),
+            "frames": dict(processor.video_processor.size),
             "code": [code_hash(__name__), torch.__version__, transformers.__version__],
         }
     )
