@@ -156,6 +156,7 @@ def strongest(credit: pd.DataFrame) -> dict[str, float]:
     return {view: float(credit[view, STRONGEST].mean()) for view in VIEWS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plant", "least"),
     [
@@ -172,6 +173,7 @@ def test_shortcuts_in_the_options_are_found_without_the_question(plant: Quartet,
     assert found["question"] > least - 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", [label_tells, box_tells])
 def test_shortcuts_between_question_and_options_are_found(plant: Quartet) -> None:
     found = strongest(attacked(plant))
@@ -197,6 +199,7 @@ def test_a_sound_pool_stays_at_chance_and_within_the_limits() -> None:
     assert find_leaks(table, AUDIT) == []
 
 
+@pytest.mark.slow
 def test_a_leak_of_one_type_is_named() -> None:
     leaky = make_pool(label_tells).assign(type="abs_dis")
     pool = pd.concat([make_pool(sound), leaky], ignore_index=True)
@@ -221,6 +224,7 @@ def test_result_does_not_depend_on_the_processes() -> None:
     pd.testing.assert_frame_equal(blind_credits(pool, seed=1), blind_credits(pool, seed=1, workers=2))
 
 
+@pytest.mark.slow
 def test_published_columns_are_enough() -> None:
     pool = make_pool(noise_distractors)[["question", "options", "answer", "type", "block"]]
     assert blind_credits(pool, seed=1)["options", STRONGEST].mean() > 0.45

@@ -145,6 +145,7 @@ def test_the_gallery_shows_right_and_wrong_with_pictures_and_explanations(report
     assert page.count("Why the label holds") == 2 * GALLERY
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(reported: tuple[Path, str], tmp_path: Path) -> None:
     root, page = reported
     html.run(PARAMS, root, tmp_path / "again.html", gallery=GALLERY)

@@ -115,6 +115,7 @@ def test_only_what_should_learn_has_changed(trained: Path) -> None:
     assert any("geometry.point_map" in name for name in changed)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(trained: Path, tmp_path: Path) -> None:
     train.run(SMALL, make_project(tmp_path), workers=1)
     assert_same_weights(trained, tmp_path)
@@ -457,6 +458,7 @@ def test_a_shared_prefix_trains_on_every_question_once_an_epoch(tmp_path: Path) 
     assert (summary["used"], summary["steps"]) == (12, 4)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_what_learns_in_float32(tmp_path: Path) -> None:
     params = replace(SMALL, train=replace(SMALL.train, bf16=True, shared_prefix=True))
     trainer, _ = small_trainer(make_project(tmp_path), params, torch.bfloat16)
@@ -467,6 +469,7 @@ def test_bfloat16_keeps_what_learns_in_float32(tmp_path: Path) -> None:
     assert load_model(tmp_path / "models/gsm", "cpu")[0].dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_adapters_alone_learn_and_are_merged(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     before = train.make_model(SMALL.model, SMALL.gsm, tmp_path, texts_of(make_project(tmp_path, rows=3, videos=1)))[0]
@@ -515,6 +518,7 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         train.run(replace(SMALL, train=replace(SMALL.train, deepspeed="zero2")), root, workers=1)
 
 
+@pytest.mark.slow
 def test_tensorboard_files_are_written_beside_the_checkpoints(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run_small(tmp_path, tensorboard=True)

@@ -124,6 +124,7 @@ def test_scores_are_log_probabilities_that_no_batch_changes(root: Path) -> None:
     np.testing.assert_allclose(scores, alone, atol=3e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["gsm", "add"])
 def test_a_shared_prefix_gives_the_same_scores_under_every_control(
     fusion: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -155,6 +156,7 @@ def count_packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.mark.slow
 def test_each_control_takes_away_what_it_says(root: Path) -> None:
     scorer = scorer_of(root)
     controls = [
