@@ -15,7 +15,7 @@ from dsr.console import StageError
 from dsr.evaluation.evaluate import run
 from dsr.evaluation.prediction_cache import PredictionCache
 from dsr.evaluation.predictions import predict
-from dsr.evaluation.scorers.endpoint import EndpointScorer, chat
+from dsr.evaluation.scorers.endpoint import EndpointScorer, RefusedError, chat
 from dsr.examples.clips import ClipStore
 from dsr.files import write_parquet
 from dsr.params import Endpoint, Evaluate, Params
@@ -136,8 +136,12 @@ def test_a_redirect_does_not_take_the_key_elsewhere(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_answer_of_another_form_is_refused() -> None:
-    with serving(lambda body, number: (200, {"result": "A"}, {})) as server, pytest.raises(StageError, match="choices"):
-        chat(endpoint(server.url), BODY)
+    numbers = {"choices": [{"message": {"content": [1]}}]}
+    for other in ({"result": "A"}, {"error": {"message": "too long"}}, {"choices": []}, ["A"], numbers):
+        with serving(lambda body, number, other=other: (200, other, {})) as server:
+            with pytest.raises(RefusedError, match="choices"):
+                chat(endpoint(server.url), BODY)
+            assert len(server.bodies) == 1
     parts = {"choices": [{"message": {"content": [{"type": "text", "text": "A"}]}}]}
     with serving(lambda body, number: (200, parts, {})) as server:
         assert chat(endpoint(server.url), BODY) == "A"
@@ -157,7 +161,57 @@ def test_a_run_that_lost_its_server_goes_on(clips: ClipStore, tmp_path: Path) ->
             predict(table, scorer, cache=cache)
         server.answer = lambda body, number: "B"
         predicted = predict(table, scorer, cache=cache)
-    assert predicted["prediction"].tolist() == ["A"] * 4 + ["B"] * 4
+    # What was answered before the server broke is kept, and not asked for again.
+    assert sorted(predicted["prediction"]) == ["A"] * 4 + ["B"] * 4
+    asked = [body["messages"][0]["content"][-1]["text"] for body in server.bodies if body["model"] == "toy"]
+    answered = [table["qa_id"].iloc[k] for k in range(8) if predicted["prediction"].iloc[k] == "A"]
+    assert all(sum(qa_id in text for text in asked) == 1 for qa_id in answered)
+
+
+def test_a_refused_question_is_missing_and_the_rest_is_scored(clips: ClipStore) -> None:
+    table = benchmark().iloc[:8]
+    table = table.assign(question=table["question"] + table["qa_id"])
+
+    def answer(body, number):
+        text = body["messages"][0]["content"][-1]["text"]
+        return (400, {"error": "content policy"}, {}) if "qa0C" in text else (529, "odd", {}) if number == 2 else "A"
+
+    with PredictionCache() as cache, serving(answer) as server:
+        scorer = EndpointScorer(endpoint(server.url, concurrency=3), clips, table)
+        predicted = predict(table, scorer, cache=cache)
+        assert predicted["status"].tolist() == ["scored"] * 2 + ["missing"] + ["scored"] * 5
+        assert predicted["reason"].iloc[2] == 'the server refuses: HTTP 400: {"error": "content policy"}'
+        before = len(server.bodies)
+        predict(table, EndpointScorer(endpoint(server.url), clips, table), cache=cache)
+        # Only what has no answer is asked again.
+        assert len(server.bodies) == before + 1
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}\r\n"])
+def test_a_line_end_after_the_key_is_not_part_of_it(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with serving(lambda body, number: f"The key is {KEY}: A") as server:
+        assert chat(endpoint(server.url), BODY) == "The key is …: A"
+        assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_a_key_that_no_header_can_hold_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n{KEY}")
+    with serving(lambda body, number: "A") as server:
+        with pytest.raises(StageError, match="OPENAI_API_KEY holds a line end") as caught:
+            chat(endpoint(server.url), BODY)
+        assert not server.bodies
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("before", [0, 280, 4085, 4090, 5000])
+def test_an_echoed_key_is_not_shown_wherever_it_stands(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for filler in ("x", " "):
+        with serving(lambda body, number, filler=filler: (400, filler * before + KEY, {})) as server:
+            with pytest.raises(RefusedError) as caught:
+                chat(endpoint(server.url), BODY)
+            assert KEY[:6] not in str(caught.value)
 
 
 def test_the_stage_with_a_server_keeps_the_key_out_of_all_files(

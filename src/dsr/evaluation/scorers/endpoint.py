@@ -1,8 +1,9 @@
 """Any OpenAI-compatible server as the model: frames go as images, the answer comes as a text.
 
-The key is read from the environment when a request is made; it is in no message, no log and no cache. A server that is
-busy, broken or out of reach is asked again after a growing pause (or after the one that it names); what it refuses for
-good (a wrong key, an unknown model) stops the run, since every further question would be refused as well.
+The key is read from the environment when a request is made; it is in no message, no log and no cache, also where the
+server repeats it. A server that is busy, broken or out of reach is asked again after a growing pause (or after the one
+that it names), and stops the run if it stays so, as do a wrong key and a wrong address: every further question would
+fare alike. A question that it refuses is missing, with the reason. Each answer is handed on as it comes.
 """
 
 import base64
@@ -13,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from http.client import HTTPException
 from typing import Any
 
@@ -35,10 +36,17 @@ from dsr.params import Endpoint
 from dsr.questions.language.transforms import ClipFacts
 from dsr.source import code_hash
 
-_TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
+_TRY_AGAIN = (408, 409, 425, 429)
+"""And from 500 on."""
+_OF_ALL = (401, 402, 403, 404, 405, 407, 410)
+"""What is refused to every question: the key, the account, the address, the model; and redirects."""
 _LONGEST_PAUSE = 60.0
-_SHOWN = 300
-"""Characters of a server's refusal that are shown."""
+_READ, _SHOWN = 4096, 300
+"""Characters of a server's refusal that are read, and shown."""
+
+
+class RefusedError(Exception):
+    """A question that the server does not answer."""
 
 
 class EndpointScorer:
@@ -72,28 +80,43 @@ class EndpointScorer:
         """See `Scorer`.
 
         Raises:
-            StageError: the server refuses, or stays out of reach.
+            StageError: the server refuses all questions, or stays out of reach; answers on their way are given first.
         """
-        at_once = self.endpoint.concurrency
-        starts = range(0, len(questions), at_once)
-        with ThreadPoolExecutor(at_once) as pool:
-            for start in console.track(starts, f"evaluate: {control}", len(starts)):
-                part = questions[start : start + at_once]
-                yield dict(enumerate(pool.map(lambda question: self._answer(question, control), part), start))
+        places = iter(console.track(range(len(questions)), f"evaluate: {control}"))
+        pending: dict[Future[Reply], int] = {}
+        stopped: StageError | None = None
+        with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
+            while True:
+                while stopped is None and len(pending) < self.endpoint.concurrency:
+                    place = next(places, None)
+                    if place is None:
+                        break
+                    pending[pool.submit(self._answer, questions[place], control)] = place
+                if not pending:
+                    break
+                for done in wait(pending, return_when=FIRST_COMPLETED).done:
+                    place = pending.pop(done)
+                    try:
+                        reply = done.result()
+                    except StageError as error:
+                        stopped = error
+                    else:
+                        yield {place: reply}
+        if stopped:
+            raise stopped
 
     def _answer(self, question: Question, control: str) -> Reply:
         try:
-            content = self._content(question, control)
-        except (CuesError, VideoError) as error:
+            body = {
+                "model": self.endpoint.model,
+                "messages": [{"role": "user", "content": self._content(question, control)}],
+                "temperature": 0,
+                "max_tokens": self.endpoint.max_tokens,
+            }
+            return Reply(text=chat(self.endpoint, body))
+        except (CuesError, VideoError, RefusedError) as error:
             self.missing[question.qa_id] = str(error)
             return Reply(problem=str(error))
-        body = {
-            "model": self.endpoint.model,
-            "messages": [{"role": "user", "content": content}],
-            "temperature": 0,
-            "max_tokens": self.endpoint.max_tokens,
-        }
-        return Reply(text=chat(self.endpoint, body))
 
     def _content(self, question: Question, control: str) -> list[dict[str, Any]]:
         view, images = CONTROLS[control].shown.video, []
@@ -116,7 +139,7 @@ def jpeg_url(frame: np.ndarray, quality: int) -> str:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would take the key to an address that nobody named."""
+    """No redirects: one would take the key to an address that nobody named."""
 
     def redirect_request(self, *arguments: Any, **named: Any) -> None:
         return None
@@ -126,15 +149,15 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def chat(endpoint: Endpoint, body: dict[str, Any]) -> str:
-    """The text of a server's answer.
+    """Text of a server's answer.
 
     Raises:
-        StageError: it refuses, answers in no known form, or is still busy or out of reach after the last attempt.
+        RefusedError: it refuses this question, or answers in no known form.
+        StageError: it refuses all questions, or is still busy or out of reach after the last attempt.
     """
-    address = f"{endpoint.url.rstrip('/')}/chat/completions"
-    request = urllib.request.Request(
-        address, json.dumps(body).encode(), {"Content-Type": "application/json", **_authorization(endpoint)}
-    )
+    address, key = f"{endpoint.url.rstrip('/')}/chat/completions", _key(endpoint)
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
     pause, problem = endpoint.pause, ""
     for attempt in range(endpoint.retries + 1):
         if attempt:
@@ -142,25 +165,39 @@ def chat(endpoint: Endpoint, body: dict[str, Any]) -> str:
             pause *= 2
         try:
             with _OPENER.open(request, timeout=endpoint.timeout) as response:
-                return _text(json.load(response))
+                return _without(key, _text(json.load(response)))
         except urllib.error.HTTPError as error:
-            problem = f"HTTP {error.code}: {_refusal(error, endpoint)}"
-            if error.code not in _TRY_AGAIN:
+            problem = f"HTTP {error.code}: {_refusal(error, endpoint, key)}"
+            if error.code < 400 or error.code in _OF_ALL:
                 raise StageError(f"{address} refuses: {problem}") from None
+            if error.code < 500 and error.code not in _TRY_AGAIN:
+                raise RefusedError(f"the server refuses: {problem}") from None
             pause = max(pause, _asked_pause(error))
         except (OSError, HTTPException, json.JSONDecodeError, UnicodeDecodeError) as error:
-            problem = str(error) or type(error).__name__
-        except (KeyError, IndexError, TypeError):
-            raise StageError(f"{address} answers without choices[0].message.content") from None
+            problem = _without(key, str(error)) or type(error).__name__
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise RefusedError("the server answers without choices[0].message.content") from None
     raise StageError(
         f"{address} gave no answer in {endpoint.retries + 1} attempts ({problem}); "
         "what was answered is kept, so run the command again when the server is back"
     )
 
 
-def _authorization(endpoint: Endpoint) -> dict[str, str]:
-    key = os.environ.get(endpoint.api_key_env, "") if endpoint.api_key_env else ""
-    return {"Authorization": f"Bearer {key}"} if key else {}
+def _key(endpoint: Endpoint) -> str:
+    """Key from the environment, "" for none.
+
+    Raises:
+        StageError: it holds what no header can; the message does not.
+    """
+    key = os.environ.get(endpoint.api_key_env, "").strip() if endpoint.api_key_env else ""
+    if not key.isascii() or not key.isprintable():
+        raise StageError(f"{endpoint.api_key_env} holds a line end or another character that a key cannot have")
+    return key
+
+
+def _without(key: str, text: str) -> str:
+    """A text in which a server may have repeated the key, without it."""
+    return text.replace(key, "…") if key else text
 
 
 def _text(answer: Any) -> str:
@@ -170,14 +207,16 @@ def _text(answer: Any) -> str:
     return content or ""
 
 
-def _refusal(error: urllib.error.HTTPError, endpoint: Endpoint) -> str:
-    """The beginning of what the server says, without the key should it repeat it."""
-    said = " ".join(error.read(4096).decode("utf-8", "replace").split()) or str(error.reason)
-    key = os.environ.get(endpoint.api_key_env, "") if endpoint.api_key_env else ""
-    if key:
-        said = said.replace(key, "…")
+def _refusal(error: urllib.error.HTTPError, endpoint: Endpoint, key: str) -> str:
+    """Beginning of what the server says, without the key should it repeat it."""
+    said = error.read(_READ)
+    text = _without(key, said.decode("utf-8", "replace"))
+    if len(said) == _READ:
+        # The end may be the beginning of the key, cut off.
+        text = text[: len(text) - len(key)]
+    text = " ".join(text.split()) or str(error.reason)
     hint = f" (is {endpoint.api_key_env} set?)" if error.code in (401, 403) and not key else ""
-    return said[:_SHOWN] + hint
+    return text[:_SHOWN] + hint
 
 
 def _asked_pause(error: urllib.error.HTTPError) -> float:
