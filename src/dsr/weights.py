@@ -128,7 +128,7 @@ def missing_files(path: Path) -> list[str]:
 
 
 def file_problem(path: Path) -> str:
-    """What is wrong with a checkpoint's file, "" if it is whole as far as its beginning and its size tell."""
+    """Damage of a checkpoint's file in a few words, "" if it is whole as far as its beginning and its size tell."""
     if not path.is_file() or not path.stat().st_size:
         return ABSENT
     with path.open("rb") as file:

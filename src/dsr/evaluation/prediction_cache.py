@@ -24,7 +24,7 @@ class Reply:
     log_probs: tuple[float, ...] | None = None
     text: str | None = None
     problem: str = ""
-    """Why there is no answer; such a reply is not kept."""
+    """Reason why there is no answer; such a reply is not kept."""
 
 
 class PredictionCache:

@@ -33,7 +33,7 @@ _RECORDS = ("params.json", "training_summary.json")
 _SHOWN = 3
 """Clips without cues that a note names."""
 _DECIMALS = 4
-"""Of a log-probability: what a batch's composition changes is smaller."""
+"""Digits of a log-probability that are kept: what a batch's composition changes is smaller."""
 
 
 def load_scorer(

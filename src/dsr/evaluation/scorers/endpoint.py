@@ -39,7 +39,7 @@ from dsr.source import code_hash
 _TRY_AGAIN = (408, 409, 425, 429)
 """And from 500 on."""
 _OF_ALL = (401, 402, 403, 404, 405, 407, 410)
-"""What is refused to every question: the key, the account, the address, the model; and redirects."""
+"""Refusals to every question: of the key, the account, the address or the model."""
 _LONGEST_PAUSE = 60.0
 _READ, _SHOWN = 4096, 300
 """Characters of a server's refusal that are read, and shown."""
