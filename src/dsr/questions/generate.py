@@ -375,7 +375,8 @@ def _answer_columns(asked: Candidates, forms: list[Form]) -> dict[str, list[Any]
 
 def _entity_columns(asked: Candidates, forms: list[Form], clips: list[ClipWords]) -> dict[str, list[Any]]:
     viewers, targets = asked.viewer.tolist(), [[t for t in row if t >= 0] for row in asked.targets.tolist()]
-    pixels = np.rint(np.nan_to_num(asked.boxes * np.array([[clip.size * 2] for clip in clips]))).astype(int).tolist()
+    pixels = np.rint(np.nan_to_num(asked.boxes * np.array([[clip.size * 2] for clip in clips])))
+    pixels = pixels.astype(int).reshape(len(clips), -1).tolist()
     mentioned = [[viewer, *own] if viewer >= 0 else own for viewer, own in zip(viewers, targets, strict=True)]
     return {
         # Tracks are counted from 0 in the cue file, the camera is -1 and no viewpoint -2.
@@ -386,8 +387,8 @@ def _entity_columns(asked: Candidates, forms: list[Form], clips: list[ClipWords]
         "target_kinds": [[clip.kinds[t] for t in own] for clip, own in zip(clips, targets, strict=True)],
         "labels": [[clip.labels[e] for e in own] for clip, own in zip(clips, mentioned, strict=True)],
         "boxes": [
-            [box if e else [] for e, box in zip(own, four[viewer < 0 :], strict=False)]
-            for viewer, own, four in zip(viewers, mentioned, pixels, strict=True)
+            [flat[4 * role : 4 * role + 4] if entity else [] for role, entity in enumerate(own, viewer < 0)]
+            for viewer, own, flat in zip(viewers, mentioned, pixels, strict=True)
         ],
     }
 

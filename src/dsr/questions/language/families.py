@@ -27,7 +27,7 @@ STAYS = range(8)
 """Table in which each answer becomes itself."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family(Form):
     """A free-form family: a form with its own answers."""
 

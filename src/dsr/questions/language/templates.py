@@ -31,7 +31,7 @@ ROLES = ("viewer", "a", "b", "c")
 """Roles of those whom a question can mention: whose eyes, and its targets."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Form:
     """One way to ask a question type: who sees, how many targets, and the wordings to choose from."""
 
