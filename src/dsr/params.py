@@ -313,7 +313,7 @@ class GSM:
         "point_map",
         "tracks",
     )
-    """Where 3D tokens come from: the cells of the point map, the tracked things and the camera, pi3's picture encoder
+    """Sources of the 3D tokens: the cells of the point map, the tracked things and the camera, pi3's picture encoder
     on the frames (the published model), or several of these."""
 
     def __post_init__(self) -> None:
@@ -443,7 +443,7 @@ class Evaluate:
     """`likelihood`: log-probability of each option's letter; `generate`: the text that the model writes, greedily;
     `endpoint`: the text that the model of `evaluate.endpoint` writes."""
     parser: Literal["lenient", "strict"] = "lenient"
-    """How a letter is read from a text (evaluation/answer_parsing.py)."""
+    """Rule by which a letter is read from a text (evaluation/answer_parsing.py)."""
     max_new_tokens: Count = 16
     """Longest text of mode `generate`."""
     batch_size: Count = 16

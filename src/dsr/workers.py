@@ -41,6 +41,23 @@ class Failure:
     reason: str
 
 
+def map_all(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, name: str
+) -> Iterator[tuple[int, Result]]:
+    """Yield (index, result) of every item, in this process where one is enough.
+
+    Raises:
+        StageError: an item's function raised in its process, or its process died; the error begins with `name`.
+    """
+    if workers == 1:
+        yield from ((index, function(item)) for index, item in enumerate(items))
+        return
+    for index, result in map_isolated(function, items, workers):
+        if isinstance(result, Failure):
+            raise StageError(f"{name}: {result.reason}")
+        yield index, result
+
+
 def map_isolated(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = _IN_FLIGHT
 ) -> Generator[tuple[int, Result | Failure], None, None]:

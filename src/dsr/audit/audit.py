@@ -16,7 +16,7 @@ The stage fails, after it has written its files, where the lower end of the stro
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -45,7 +45,7 @@ from dsr.files import metrics_table, write_metrics
 from dsr.intervals import interval, resampled_means
 from dsr.mcq import LETTERS, TYPES, bare
 from dsr.params import Audit, Params
-from dsr.workers import Failure, map_isolated
+from dsr.workers import Failure, map_all, map_isolated
 
 STRONGEST = "strongest"
 PLOT_COLUMNS = ["run", "type", "accuracy", "low", "high", "chance"]
@@ -118,9 +118,8 @@ def blind_credits(table: pd.DataFrame, seed: int, workers: int = 1) -> pd.DataFr
     tasks = [AttackTask(table[read].iloc[p], fold[p], seed) for p in places]
     columns = [*(("options", name) for name in HEURISTICS), *((view, a) for view in VIEWS for a in ATTACKERS)]
     found = {column: np.full(len(table), CHANCE) for column in columns}
-    for index, result in track(_results(tasks, workers), "audit: attackers", len(tasks)):
-        if isinstance(result, Failure):
-            raise StageError(f"the attack on {signals.iloc[places[index][0]]} questions failed: {result.reason}")
+    attacks = map_all(attack_signal, tasks, workers, "audit: an attack on the questions failed")
+    for index, result in track(attacks, "audit: attackers", len(tasks)):
         for column, values in result.items():
             found[column][places[index]] = values
     for view in VIEWS:
@@ -128,12 +127,6 @@ def blind_credits(table: pd.DataFrame, seed: int, workers: int = 1) -> pd.DataFr
         rivals = [c for c in columns if c[0] in ("options", view)]
         found[view, STRONGEST] = _best_elsewhere(np.stack([found[c] for c in rivals]), fold)
     return pd.DataFrame(found, index=table.index)
-
-
-def _results(tasks: Sequence[AttackTask], workers: int) -> Iterable[tuple[int, Any]]:
-    if workers == 1:
-        return ((i, attack_signal(task)) for i, task in enumerate(tasks))
-    return map_isolated(attack_signal, tasks, workers)
 
 
 def _best_elsewhere(credit: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ class _Task:
     frames: Path | None = None
     """File of its decoded frames, which goes with the task."""
     failed: str = ""
-    """Why there are none."""
+    """Reason why there are none."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ _POSSESSIVE = re.compile(r"['’]s?$")
 
 
 @dataclass(frozen=True)
-class Mention:
+class NounPhrase:
     """A noun phrase: its head, and the words before it that tell it from others of its kind."""
 
     head: Noun
@@ -48,7 +48,7 @@ class Mention:
 class Reading:
     """Mentions and verbs of a caption, in its order."""
 
-    mentions: list[Mention] = field(default_factory=list)
+    mentions: list[NounPhrase] = field(default_factory=list)
     verbs: list[tuple[int, Verb]] = field(default_factory=list)
     """With the index in `words`."""
     words: list[str] = field(default_factory=list)
@@ -231,10 +231,10 @@ class _Reader:
             *modifiers, head = self.phrase.nouns
             if modifiers and {"M", "N"} <= head.letters:
                 # "A horse race": there is a horse.
-                self.reading.mentions.append(Mention(modifiers[-1]))
+                self.reading.mentions.append(NounPhrase(modifiers[-1]))
             adjectives = tuple(self.phrase.adjectives)
             names = tuple(noun.lemma for noun in modifiers)
-            self.reading.mentions.append(Mention(head, adjectives, names, self.phrase.definite, self.depicted))
+            self.reading.mentions.append(NounPhrase(head, adjectives, names, self.phrase.definite, self.depicted))
             self.subject = head
             self.depicted = False
         self.phrase = _Phrase()

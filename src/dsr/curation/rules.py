@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dsr.curation.captions import DETERMINERS, FUNCTION_WORDS, Mention, Reading, read
+from dsr.curation.captions import DETERMINERS, FUNCTION_WORDS, NounPhrase, Reading, read
 from dsr.curation.curated import Curated
 from dsr.curation.lexicon import AGENT_LETTERS, Lexicon, english, words
 from dsr.params import Curation
@@ -94,7 +94,7 @@ def _resolve(reading: Reading, lexicon: Lexicon) -> list[_Named]:
     return [name for name in named if name.letter != "N"]
 
 
-def _resolve_one(mention: Mention, near: set[str], lexicon: Lexicon) -> _Named:
+def _resolve_one(mention: NounPhrase, near: set[str], lexicon: Lexicon) -> _Named:
     lemma = mention.head.lemma
     letter = next(letter for letter in "PAGVRON" if letter in mention.head.letters)
     other = _SENSES.get(lemma)

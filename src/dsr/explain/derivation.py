@@ -1,4 +1,4 @@
-"""What an answer was read from: the signal over time, its states, and every condition that had to hold.
+"""Derivation of an answer: the signal over time, its states, and every condition that had to hold.
 
 Letters: P points of a signal, S versions of the cues (the first is the cues as they are). A version gives the same
 states exactly if it meets all conditions, so the smallest margin of a condition says how close a question came to
@@ -43,13 +43,13 @@ class Panel:
     unit: str
     series: Sequence[Series]
     between: Sequence[Series] = ()
-    """What the cues as they are show between the key moments."""
+    """Values that the cues as they are show between the key moments."""
     bands: Sequence[Band] = ()
     band_means: str = "about the same"
     limits: Sequence[tuple[float, str]] = ()
     """Horizontal lines and what they are."""
     logarithmic: bool = False
-    """Where ratios are compared, equal ratios are equal heights."""
+    """True where ratios are compared: equal ratios are equal heights."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class State:
     signs: tuple[int, ...]
     """One a row of the strip: -1, 0 or 1; 2 where there is no opposite."""
     words: tuple[str, ...]
-    """What each row says."""
+    """Meaning of each row."""
     text: str
 
 
 @dataclass(frozen=True, eq=False)
 class Derivation:
-    """How one question's answer comes about."""
+    """Steps from cues to one question's answer."""
 
     signal: str
-    """What is measured, in words."""
+    """Name of the measured quantity, in words."""
     panels: Sequence[Panel]
     states: Sequence[State]
     conditions: Sequence[Condition]

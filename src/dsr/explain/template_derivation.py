@@ -57,7 +57,7 @@ def phrase(vocabulary: str, state: tuple[int, ...]) -> str:
 
 
 def _derive_change(form: Form, measured: Measured, looks: Looks | None, names: dict[str, str]) -> _Parts:
-    """How a distance or a speed changes."""
+    """Derivation of a change of distance or speed."""
     values, times = measured.signal[0, :, 0], measured.seconds
     what, unit = _distance_words(form, times, names), DEPTHS
     if form.signal == "spd":
@@ -105,7 +105,7 @@ def _derive_comparison(form: Form, measured: Measured, looks: Looks | None, name
 
 
 def _derive_direction(form: Form, measured: Measured, looks: Looks | None, names: dict[str, str]) -> _Parts:
-    """How a direction lies in the viewer's axes (forward, left, up)."""
+    """Derivation of a direction in the viewer's axes (forward, left, up)."""
     times, predicts, what = measured.seconds, form.signal == "dir_pred", _direction_words(form, measured, names)
     spans = list(pairwise(times)) if predicts else [(t, t) for t in times]
     states: list[State] = []

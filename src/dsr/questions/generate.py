@@ -8,7 +8,7 @@ balances out (questions/quartets/text_balance.py), is learned before, on a sampl
 import itertools
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,11 @@ from dsr.questions.language.templates import NUM_WORDINGS, Form, mention, questi
 from dsr.questions.quartets.blocks import assign_blocks
 from dsr.questions.quartets.matching import QUARTET, match_quartets
 from dsr.questions.quartets.text_balance import TextLogit, fit
-from dsr.workers import Failure, map_isolated
+from dsr.workers import map_all
 
 _CLIPS_AT_ONCE = 64
 _PROBLEMS_SHOWN = 5
+FAILED = "questions could not be made"
 NO_CUES = f"no cues: see {project.CUES_MANIFEST}"
 
 
@@ -97,7 +98,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     text_logits = learn_text_logits(root, clips.clip_id.tolist(), params.qa, processes)
     allowed = _quartets_a_block(clips.block.value_counts().sort_index(), params.qa.max_questions)
     tasks = [Block(int(b), members, allowed[int(b)]) for b, members in clips.groupby("block", sort=True)]
-    results = _results(_BlockQuestions(root, params.qa, text_logits), tasks, processes)
+    results = map_all(_BlockQuestions(root, params.qa, text_logits), tasks, processes, FAILED)
     made = [result for _, result in sorted(track(results, "questions: blocks", len(tasks)), key=lambda item: item[0])]
     counts = sum((counts for _, counts, _ in made), Counter[str]())
     problems = {clip_id: why for _, _, problems in made for clip_id, why in problems.items()}
@@ -136,17 +137,6 @@ def _quartets_a_block(clips_in: pd.Series, max_questions: int | None) -> dict[in
     left = max_questions // QUARTET - int(quartets.sum())
     quartets[(quartets - exact).sort_values(kind="stable").index[:left]] += 1
     return quartets.to_dict()
-
-
-def _results(function: Any, tasks: Sequence[Any], processes: int) -> Iterable[tuple[int, Any]]:
-    """(index, result) of every task, in this process where one is enough."""
-    if processes == 1:
-        yield from ((i, function(task)) for i, task in enumerate(tasks))
-        return
-    for index, result in map_isolated(function, tasks, processes):
-        if isinstance(result, Failure):
-            raise StageError(f"questions could not be made: {result.reason}")
-        yield index, result
 
 
 def offer(root: Path, clip_ids: Sequence[str], qa: QA) -> Offered:
@@ -220,7 +210,8 @@ def learn_text_logits(root: Path, clip_ids: list[str], qa: QA, processes: int) -
     rng = np.random.default_rng([qa.seed, 2])
     sample = [clip_ids[i] for i in sorted(rng.permutation(len(clip_ids))[: qa.balance_clips])]
     tasks = [sample[i : i + _CLIPS_AT_ONCE] for i in range(0, len(sample), _CLIPS_AT_ONCE)]
-    results = track(_results(_Offering(root, qa), tasks, processes), "questions: what texts tell", len(tasks))
+    offers = map_all(_Offering(root, qa), tasks, processes, FAILED)
+    results = track(offers, "questions: what texts tell", len(tasks))
     parts = [part for _, part in sorted(results, key=lambda item: item[0])]
     for start, part in zip(range(0, len(sample), _CLIPS_AT_ONCE), parts, strict=True):
         part.clip += start

@@ -131,7 +131,7 @@ def _change_options(
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Original:
     """Form, wording and mentions that the text of a question is made of."""
 
     form: Form
@@ -148,18 +148,18 @@ class _Source:
         return [question_text(self.form, wording, *times, names) for wording in self.wordings]
 
 
-def _source(question: Question) -> _Source:
+def _source(question: Question) -> _Original:
     if question.form in FORM_INDEX:
         form = FORMS[FORM_INDEX[question.form]]
         if len(form.roles) == len(question.labels) == len(question.boxes):
-            return _Source(form, (question.wording,), form.roles, question.labels, question.boxes)
+            return _Original(form, (question.wording,), form.roles, question.labels, question.boxes)
     parsed = parse_question(question.question, question.type)
     if parsed.form is None:
         raise UndefinedError("the question's text is no wording of the templates")
     labels, boxes = zip(*((m.label, m.box or ()) for m in parsed.mentions.values()), strict=True)
     # Two ways to say an interval for each wording.
     wordings = (2 * parsed.wording, 2 * parsed.wording + 1)
-    return _Source(FORMS[parsed.form], wordings, tuple(parsed.mentions), labels, boxes)
+    return _Original(FORMS[parsed.form], wordings, tuple(parsed.mentions), labels, boxes)
 
 
 def _times(question: Question, form: Form) -> tuple[float, float, float]:
@@ -170,7 +170,7 @@ def _times(question: Question, form: Form) -> tuple[float, float, float]:
 
 
 def _write(
-    question: Question, source: _Source, times: tuple[float, float, float], boxes: Sequence[tuple[int, ...]]
+    question: Question, source: _Original, times: tuple[float, float, float], boxes: Sequence[tuple[int, ...]]
 ) -> str:
     """The question with other times and boxes; it is refused where it could not even be written as it is."""
     same = [
