@@ -148,6 +148,21 @@ def signal_states(
         return measured.signal[..., 0], measured.states, measured.valid
 
 
+def states_of_signal(form: Form, signal: np.ndarray, qa: QA) -> np.ndarray:
+    """States [K, number of states, A] int8 that `measure` reads from a template's signals [K, P, A] float32."""
+    values, tolerance = signal[..., None], tolerance_of(form.signal, qa)
+    names = [""] * signal.shape[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        match form.signal:
+            case "dis" | "spd":
+                signs = changes("", names, values[:, :, 0], *tolerance)[0]
+            case "spd_comp":
+                signs = comparison(names, values[:, :, 0], values[:, :, 1], *tolerance)
+            case _:
+                signs = sides_of_axes(names, values, length(values), *tolerance)
+        return signs.states[..., 0]
+
+
 def measure(scene: Scene, form: Form, batch: QuestionBatch, qa: QA, members: Members) -> Measured:
     """Measure questions of a template."""
     first = scene.timestamps[batch.targets[:1, [0]], batch.frames[:1]].ravel()

@@ -255,7 +255,8 @@ TEMPLATES = (
 )
 
 _INTERVALS = (("between ", " and "), ("from ", " to "))
-_THEN = ", then "
+THEN = ", then "
+"""Word between two states of an answer."""
 _DIRECTIONS = (("in front", "behind"), ("left", "right"), ("above", "below"))
 _BETWEEN = (("forward", "backward"), ("left", "right"), ("above", "below"))
 """From one target to another, in the viewer's axes: "in front" and "behind" would mean the opposite to many, and
@@ -317,9 +318,18 @@ _PHRASES: dict[str, dict[tuple[int, ...], str]] = {
 _STATES = {signal: {phrase: state for state, phrase in phrases.items()} for signal, phrases in _PHRASES.items()}
 
 
+def states_of(vocabulary: str) -> tuple[tuple[int, ...], ...]:
+    """All states that words of a vocabulary tell.
+
+    >>> states_of("dis")
+    ((1,), (0,), (-1,))
+    """
+    return tuple(_PHRASES[vocabulary])
+
+
 def answer_text(vocabulary: str, answer: Answer) -> str:
     """An answer as a sentence, such as "It grows, then shrinks."; `parse_answer` reads it back."""
-    return _OPENINGS[vocabulary] + _THEN.join(_PHRASES[vocabulary][state] for state in answer) + "."
+    return _OPENINGS[vocabulary] + THEN.join(_PHRASES[vocabulary][state] for state in answer) + "."
 
 
 def parse_answer(vocabulary: str, text: str) -> Answer:
@@ -332,7 +342,7 @@ def parse_answer(vocabulary: str, text: str) -> Answer:
     if not (text.startswith(opening) and text.endswith(".")):
         raise ValueError(f"not an answer about {vocabulary}: {text!r}")
     try:
-        return tuple(_STATES[vocabulary][phrase] for phrase in text[len(opening) : -1].split(_THEN))
+        return tuple(_STATES[vocabulary][phrase] for phrase in text[len(opening) : -1].split(THEN))
     except KeyError as error:
         raise ValueError(f"not an answer about {vocabulary}: {text!r} ({error} is no state)") from None
 
