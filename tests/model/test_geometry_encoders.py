@@ -8,9 +8,11 @@ import torch
 from transformers import Qwen2_5_VLConfig, Qwen2VLVideoProcessor
 
 from dsr.cues.schema import ClipCues
+from dsr.model.address import Address
 from dsr.model.geometry_encoders import (
     PADDING,
     Grid,
+    PairEncoder,
     Pi3Encoder,
     PointMapEncoder,
     TrackEncoder,
@@ -70,7 +72,7 @@ def test_point_map_tokens_of_a_wall(cues: ClipCues) -> None:
 def test_track_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
     arrays = TrackEncoder.extract(cues, GRID, encode)
     values, cells, words = arrays["values"], arrays["cells"], arrays["words"]
-    assert values.shape == (6, 2 * 49 + 12)
+    assert values.shape == (6, 2 * 49)
     scale = np.median([4, 3, 2, 1, 8, 7, 6, 5])
     robot, ball, camera = values[1, 49:98], values[3, 49:98], values[5, 49:98]
     # visible, agent, camera, orientation known; box centre; centre in the first and in the current camera's frame
@@ -102,11 +104,60 @@ def test_track_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
     assert words[5].tolist() == [*encode("camera"), PADDING, PADDING]
 
 
-def test_time_is_told_in_seconds_of_the_clip(cues: ClipCues) -> None:
-    values = TrackEncoder.extract(cues, GRID, encode)["values"]
-    # Frames are one second apart; the second group's mean time is 2.5 s, and the first period is 2 s.
-    assert values[1, 98] == pytest.approx(np.sin(np.pi * 2.5), abs=1e-6)
-    assert values[1, 98 + 6 + 1] == pytest.approx(np.cos(2 * np.pi * 2.5 / 4), abs=1e-6)
+def test_pair_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
+    arrays = PairEncoder.extract(cues, GRID, encode)
+    values, things = arrays["values"], arrays["things"]
+    assert values.shape == (8, 2 * 33)
+    # The robot and the camera are viewers, the ball is not; two groups each.
+    assert things[::2].tolist() == [[0, 1], [0, 2], [2, 0], [2, 1]]
+    assert things[1::2].tolist() == things[::2].tolist()
+    scale = np.median([4, 3, 2, 1, 8, 7, 6, 5])
+    ball, camera, robot = values[1, 33:], values[3, 33:], values[5, 33:]
+    # The robot faces world x, its left is world y: the ball is 4 lengths to its left, faces nowhere, and neither moves.
+    assert ball[:3].tolist() == [1, 1, 0]
+    assert ball[3:7].tolist() == pytest.approx([0, 1, 0, np.log(4 / scale)], abs=1e-6)
+    assert ball[7:16].tolist() == pytest.approx([0] * 9, abs=1e-5)
+    assert ball[16:].tolist() == pytest.approx(
+        [np.log(0.02), *[0] * 6, np.log(0.02), 0, 0, 4 / scale, 1, 0, 0, 0, 0, 1], abs=1e-5
+    )
+    # The camera is one length to its right in the last frame, faces its left and comes that way, a length a second.
+    assert camera[:3].tolist() == [1, 1, 1]
+    assert camera[3:7].tolist() == pytest.approx([0, -1, 0, np.log(1 / scale)], abs=1e-6)
+    assert camera[7:13].tolist() == pytest.approx([0, 1, 0, -1, 0, 0], abs=1e-6)
+    speed = np.log(1 / scale)
+    assert camera[13:24].tolist() == pytest.approx([0, 1, 0, speed, 0, 1, 0, 0, 1, 0, speed], abs=1e-6)
+    # The camera sees the robot ahead, which comes nearer although it stands still.
+    assert robot[3:7].tolist() == pytest.approx([1, 0, 0, np.log(1 / scale)], abs=1e-6)
+    assert robot[7:13].tolist() == pytest.approx([0, -1, 0, 1, 0, 0], abs=1e-6)
+    assert robot[13:24].tolist() == pytest.approx([-1, 0, 0, speed, -1, 0, 0, 0, 0, 0, np.log(0.02)], abs=1e-6)
+    assert robot[24:].tolist() == pytest.approx([0, 0, 1 / scale, 0, 0, 1, -1, 0, 0], abs=1e-6)
+    assert arrays["viewer_words"][5, :6].tolist() == encode("camera")
+    assert arrays["words"][5, :5].tolist() == encode("robot")
+    assert arrays["cells"].tolist() == [[t, 1, 1] for _ in range(4) for t in range(2)]
+
+
+@pytest.mark.parametrize("encoder", [TrackEncoder, PairEncoder])
+def test_an_address_has_the_seconds_of_the_clip_and_the_thing(encoder: type, cues: ClipCues) -> None:
+    arrays = encoder.extract(cues, GRID, encode)
+    # Frames are one second apart.
+    assert arrays["seconds"][:2].tolist() == [0.5, 2.5]
+    names = [*cues.labels, "camera"]
+    for words, things in zip(arrays["words"], arrays["things"], strict=True):
+        assert words[: len(names[things[-1]])].tolist() == encode(names[things[-1]])
+
+
+@torch.no_grad()
+def test_a_token_is_values_and_the_maps_of_its_address(cues: ClipCues) -> None:
+    config = Qwen2_5_VLConfig(text_config={"hidden_size": 24, "vocab_size": 200}).text_config
+    torch.manual_seed(0)
+    address, encoder, words = Address(config), PairEncoder(config), torch.nn.Embedding(200, 24)
+    arrays = {name: torch.from_numpy(a)[None] for name, a in PairEncoder.extract(cues, GRID, encode).items()}
+    token = encoder(arrays, words, address).states[0, 5]
+    named = [words(torch.tensor(encode(name))).mean(0) for name in ("camera", "robot")]
+    viewer, target = (name / name.square().mean().sqrt() for name in named)
+    expected = torch.cat([encoder.values(arrays["values"][0, 5]), torch.zeros(12)]) + encoder.kind
+    expected = expected + address.viewer(viewer) + address.target(target) + address.time(torch.tensor(2.5))
+    torch.testing.assert_close(token, expected)
 
 
 def test_a_thing_out_of_sight_has_no_token(cues: ClipCues) -> None:
@@ -127,9 +178,17 @@ def test_a_thing_out_of_sight_has_no_token(cues: ClipCues) -> None:
     assert arrays["cells"][:, 0].tolist() == [0, 0, 1, 0, 1]
     assert np.isfinite(arrays["values"]).all()
     assert arrays["values"][2, 49:98].tolist() == [0] * 49
+    pairs = PairEncoder.extract(cues, GRID, encode)
+    assert [*zip(pairs["things"].tolist(), pairs["cells"][:, 0].tolist(), strict=True)] == [
+        *(([0, other], 0) for other in (1, 2)),
+        ([2, 0], 0),
+        *(([2, 1], group) for group in (0, 1)),
+    ]
+    assert np.isfinite(pairs["values"]).all()
+    assert pairs["values"][4, 33:].tolist() == [0] * 33
 
 
-@pytest.mark.parametrize("encoder", [PointMapEncoder, TrackEncoder])
+@pytest.mark.parametrize("encoder", [PointMapEncoder, TrackEncoder, PairEncoder])
 def test_only_the_shown_frames_are_read(encoder: type, cues: ClipCues) -> None:
     cues = with_points(cues)
     cut = replace(
@@ -145,7 +204,7 @@ def test_only_the_shown_frames_are_read(encoder: type, cues: ClipCues) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("encoder", [PointMapEncoder, TrackEncoder])
+@pytest.mark.parametrize("encoder", [PointMapEncoder, TrackEncoder, PairEncoder])
 def test_neither_scale_nor_world_frame_matters(encoder: type, cues: ClipCues) -> None:
     cues = with_points(cues)
     world = looking(np.array([3.0, -2, 5]), np.array([0.0, 1, 0]))
@@ -175,8 +234,8 @@ def test_any_map_gives_numbers_for_any_grid(frames: int, size: tuple[int, int], 
 def test_padding_is_zero_after_encoding(cues: ClipCues) -> None:
     config = Qwen2_5_VLConfig(text_config={"hidden_size": 8, "vocab_size": 200}).text_config
     one, two = (TrackEncoder.extract(cues, Grid(frames, 2, 2), encode) for frames in (2, 4))
-    batch = {p: pad_arrays([one[p], two[p]], 0 if p == "values" else PADDING) for p in one}
-    tokens = TrackEncoder(config)(batch, torch.nn.Embedding(200, 8))
+    batch = {p: pad_arrays([one[p], two[p]]) for p in one}
+    tokens = TrackEncoder(config)(batch, torch.nn.Embedding(200, 8), Address(config))
     assert tokens.mask.sum(1).tolist() == [3, 6]
     assert (tokens.states[0, 3:] == 0).all()
     assert (tokens.states[1] != 0).any(-1).all()

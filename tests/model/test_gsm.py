@@ -7,25 +7,27 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig
 
-from dsr.model.gsm import GeometrySelectionModule, QFormer, rotate
+from dsr.model.gsm import GeometrySelectionModule, Look, QFormer, rotate
 
 B, K, L, N = 3, 7, 5, 4
 
 
+CONFIG = Qwen2_5_VLConfig(
+    text_config={
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 2, 2]},
+        "vocab_size": 10,
+    },
+).text_config
+
+
 @pytest.fixture(scope="module")
 def gsm() -> GeometrySelectionModule:
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "hidden_size": 48,
-            "intermediate_size": 64,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "rope_scaling": {"type": "mrope", "mrope_section": [2, 2, 2]},
-            "vocab_size": 10,
-        },
-    ).text_config
     torch.manual_seed(0)
-    module = GeometrySelectionModule(config, N)
+    module = GeometrySelectionModule(CONFIG, N)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return module.eval()
@@ -140,3 +142,63 @@ def test_rotation_depends_on_the_difference_of_positions_alone(gsm: GeometrySele
 
     assert score([5, 2, 7], [3, 1, 1]) == pytest.approx(score([15, 4, 10], [13, 3, 4]), abs=1e-4)
     assert score([5, 2, 7], [3, 1, 1]) != pytest.approx(score([5, 2, 7], [4, 1, 1]), abs=1e-3)
+
+
+@torch.no_grad()
+def test_attention_that_is_asked_for_changes_nothing(gsm: GeometrySelectionModule, inputs: dict[str, Tensor]) -> None:
+    inputs["geometry_mask"][1, 4:] = False
+    tokens, log_probs = gsm(**inputs, look=Look())
+    torch.testing.assert_close(tokens, gsm(**inputs), atol=1e-5, rtol=1e-5)
+    assert log_probs.shape == (B, 4, N, K)
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(B, 4, N))
+    assert (log_probs[1, ..., 4:].exp() == 0).all()
+
+
+@torch.no_grad()
+def test_taught_attention_is_a_mixture(gsm: GeometrySelectionModule, inputs: dict[str, Tensor]) -> None:
+    attn, width = gsm.selector.attn, 48
+    keys = torch.full((B, 4, N), 2)
+    keys[:, 1] = -1
+    states = torch.randn(B, N, width)
+    still = gsm.rotary(states, torch.zeros(3, B, 1, dtype=torch.long))
+    args = (states, inputs["geometry"], inputs["geometry_mask"], still, still)
+    heads = torch.eye(width)
+    attn.o_proj.weight.copy_(heads)
+    own, log_probs = attn(*args, look=Look())
+    taught, unchanged = attn(*args, look=Look(keys, 0.75))
+    torch.testing.assert_close(unchanged, log_probs)
+    value = (inputs["geometry"][:, 2] @ attn.v_proj.weight.T + attn.v_proj.bias)[:, None]
+    # Heads 0 and 1 share the first keys and values, 2 and 3 the second; head 1 is left alone.
+    for head, part in enumerate(torch.arange(width).split(12)):
+        shared = slice(12 * (head // 2), 12 * (head // 2) + 12)
+        expected = own[..., part] if head == 1 else 0.25 * own[..., part] + 0.75 * value[..., shared]
+        torch.testing.assert_close(taught[..., part], expected)
+
+
+@torch.no_grad()
+def test_a_tied_start_looks_at_the_token_whose_address_is_asked_for() -> None:
+    torch.manual_seed(0)
+    module = GeometrySelectionModule(CONFIG, N, tied=True)
+    address = torch.cat([torch.zeros(B, K, 24), torch.randn(B, K, 24)], dim=-1)
+    values = torch.cat([torch.randn(B, K, 24), torch.zeros(B, K, 24)], dim=-1)
+    mask = torch.ones(B, K, dtype=torch.bool)
+    torch.nn.init.normal_(module.queries, std=0.01)
+    wanted = torch.tensor([5, 0, 3])
+    question = address[torch.arange(B), wanted][:, None]
+    positions = torch.randint(0, 9, (3, B, K))
+    _, log_probs = module(question, mask[:, :1], address + values, mask, positions, look=Look())
+    # A head sees a part of the address; together they know it.
+    assert (log_probs.sum(1).argmax(-1) == wanted[:, None]).all()
+
+
+@torch.no_grad()
+def test_a_tied_start_hands_on_addresses_to_ask_with_and_values_to_tell() -> None:
+    torch.manual_seed(0)
+    module = GeometrySelectionModule(CONFIG, N, tied=True)
+    one, mask = torch.randn(B, 1, 48), torch.ones(B, 1, dtype=torch.bool)
+    still = module.rotary(one, torch.zeros(3, B, 1, dtype=torch.long))
+    # All heads attend to the only key: they hand on half of its width, and zero in the other half.
+    condensed = module.condenser.attn(one, one, mask, still, still)
+    torch.testing.assert_close(condensed, torch.cat([torch.zeros(B, 1, 24), one[..., 24:]], dim=-1))
+    selected = module.selector.attn(one, one, mask, still, still)
+    torch.testing.assert_close(selected, torch.cat([one[..., :24] / 2, torch.zeros(B, 1, 24)], dim=-1))

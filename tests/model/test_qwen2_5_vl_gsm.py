@@ -12,7 +12,9 @@ from transformers.utils import is_flash_attn_2_available
 
 from dsr.examples.collate import Batch
 from dsr.model.geometry_encoders import PADDING
+from dsr.model.gsm import Look
 from dsr.model.qwen2_5_vl_gsm import (
+    OWN_PARTS,
     Qwen2_5_VLGSMConfig,
     Qwen2_5_VLGSMForConditionalGeneration,
     default_question_mask,
@@ -47,12 +49,13 @@ SIZES: dict[str, Any] = {
     "vision_start_token_id": VISION_START,
     "vision_end_token_id": VISION_END,
 }
+QUESTIONS = ["embeddings", "states", "reader"]
 SPECIAL = list(range(PAD, VISION_END + 1))
 
 
-def make_model(fusion: str = "gsm") -> Qwen2_5_VLGSMForConditionalGeneration:
+def make_model(fusion: str = "gsm", question: str = "embeddings") -> Qwen2_5_VLGSMForConditionalGeneration:
     torch.manual_seed(0)
-    gsm = {"fusion": fusion, "num_tokens": N, "encoders": ["point_map", "tracks"]}
+    gsm = {"fusion": fusion, "num_tokens": N, "encoders": ["point_map", "tracks"], "question": question}
     config = Qwen2_5_VLGSMConfig(gsm=gsm, special_token_ids=SPECIAL, letter_token_ids=[1, 2, 3, 4], **SIZES)
     model = Qwen2_5_VLGSMForConditionalGeneration(config)
     for parameter in model.parameters():
@@ -77,8 +80,9 @@ def make_geometry(grids: list[tuple[int, int, int]], seed: int = 0) -> dict[str,
     return {
         "point_map": {"values": values, "cells": cells},
         "tracks": {
-            "values": torch.randn(len(grids), 2, 110, generator=generator),
+            "values": torch.randn(len(grids), 2, 98, generator=generator),
             "cells": torch.zeros(len(grids), 2, 3, dtype=torch.long),
+            "seconds": torch.tensor([0.5, 2.5]).expand(len(grids), 2),
             "words": words,
         },
     }
@@ -129,9 +133,7 @@ def rows_of(inputs: Mapping[str, Any], patches: slice, video: slice) -> dict[str
 @torch.no_grad()
 def test_without_a_video_it_is_plain_qwen(gsm_model: Qwen2_5_VLGSMForConditionalGeneration) -> None:
     plain = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**SIZES)).eval()
-    plain.load_state_dict(
-        {k: v for k, v in gsm_model.state_dict().items() if ".gsm." not in k and ".geometry." not in k}
-    )
+    plain.load_state_dict({k: v for k, v in gsm_model.state_dict().items() if not k.startswith(OWN_PARTS)})
     text = {"input_ids": torch.tensor([[START, 1, 2, 3, END], [PAD, PAD, START, 9, 2]])}
     text["attention_mask"] = (text["input_ids"] != PAD).long()
     assert torch.equal(gsm_model(**text).logits, plain(**text).logits)
@@ -173,11 +175,13 @@ def test_positions_follow_the_seconds_and_geometry_tokens_follow_the_video(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("fusion", ["none", "add", "gsm"])
+@pytest.mark.parametrize(
+    ("fusion", "question"), [("none", "embeddings"), ("add", "embeddings"), *(("gsm", q) for q in QUESTIONS)]
+)
 @pytest.mark.parametrize("left", [True, False])
-def test_a_batch_gives_what_its_samples_give_alone(fusion: str, left: bool) -> None:
+def test_a_batch_gives_what_its_samples_give_alone(fusion: str, question: str, left: bool) -> None:
     """Videos of different sizes, two in one sample, padding on either side."""
-    model, extra = make_model(fusion), N if fusion == "gsm" else 0
+    model, extra = make_model(fusion, question), N if fusion == "gsm" else 0
     one, two = (2, 4, 4), (1, 2, 4)
     both = [START, *span(one, extra), 9, *span(two, extra), 3, 4, 5, END]
     inputs = make_inputs([sample(one, extra), (both, [one, two])], left=left)
@@ -195,9 +199,7 @@ def test_a_batch_gives_what_its_samples_give_alone(fusion: str, left: bool) -> N
 @torch.no_grad()
 def test_text_padded_on_the_right_is_plain_qwen(gsm_model: Qwen2_5_VLGSMForConditionalGeneration) -> None:
     plain = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**SIZES)).eval()
-    plain.load_state_dict(
-        {k: v for k, v in gsm_model.state_dict().items() if ".gsm." not in k and ".geometry." not in k}
-    )
+    plain.load_state_dict({k: v for k, v in gsm_model.state_dict().items() if not k.startswith(OWN_PARTS)})
     ids = torch.tensor([[START, 1, 2, 3, END], [START, 9, 2, PAD, PAD]])
     text = {"input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": ids.masked_fill(ids == PAD, -100)}
     assert torch.equal(gsm_model(**text).logits, plain(**text).logits)
@@ -241,9 +243,9 @@ def test_every_attention_gives_what_sdpa_gives(attention: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("fusion", ["add", "gsm"])
-def test_geometry_and_question_change_the_answer(fusion: str) -> None:
-    model = make_model(fusion)
+@pytest.mark.parametrize(("fusion", "question"), [("add", "embeddings"), *(("gsm", q) for q in QUESTIONS)])
+def test_geometry_and_question_change_the_answer(fusion: str, question: str) -> None:
+    model = make_model(fusion, question)
     inputs = make_inputs([sample((2, 4, 4), N if fusion == "gsm" else 0)])
     logits = model(**inputs).logits[:, -1]
     other = inputs | {"geometry": make_geometry([(2, 4, 4)], seed=5)}
@@ -344,8 +346,44 @@ def test_the_question_is_the_text_without_special_tokens_answer_and_header() -> 
     assert ids[default_question_mask(config, ids, (ids != PAD).long())].tolist() == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_saves_and_loads_through_the_auto_class(tmp_path: Path) -> None:
-    model = make_model()
+@torch.no_grad()
+def test_contextual_states_are_those_of_the_language_model() -> None:
+    model = make_model(question="states").model
+    words = model.get_input_embeddings()(torch.tensor([[5, 6, 7, 8]]))
+    states, mask = model._read(words, torch.tensor([[True, True, True, False]]))
+    expected = model.language_model(inputs_embeds=words[:, :3]).last_hidden_state
+    torch.testing.assert_close(states[:, :3], expected)
+    assert mask.tolist() == [[True, True, True, False]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_questions_asked_of_the_gsm_alone_get_the_tokens_that_a_prompt_gets(question: str) -> None:
+    """Two questions about one clip and one about another, with attention that adds up to one over the clip's tokens."""
+    model = make_model(question=question)
+    grids = [(2, 4, 4), (1, 4, 4)]
+    inputs = make_inputs([([START, *span(grid), END], [grid]) for grid in grids])
+    asked = {name: inputs[name] for name in ("geometry", "video_grid_thw", "second_per_grid_ts")}
+    asked |= {"question_ids": torch.tensor([[5, 6, 7], [8, 9, PAD], [5, 6, 7]])}
+    asked |= {"question_mask": asked["question_ids"] != PAD, "videos": torch.tensor([0, 0, 1])}
+    tokens = model(asked=asked).geometry_tokens
+    assert tokens.shape == (3, N, 24)
+    found = model(asked=asked | {"look": Look()})
+    torch.testing.assert_close(found.geometry_tokens, tokens, atol=1e-5, rtol=1e-5)
+    # 8 cells of the longer video and 2 tracks; the shorter one has 4 cells.
+    assert found.attention.shape == (3, 2, N, 10)
+    torch.testing.assert_close(found.attention.exp().sum(-1), torch.ones(3, 2, N))
+    assert (found.attention[2, ..., 4:8].exp() == 0).all()
+    kept: list[Tensor] = []
+    model.model.gsm.register_forward_hook(lambda module, args, output: kept.append(output))
+    prompts = [[START, *span(grid), *ids, END] for grid, ids in zip(grids, ([8, 9], [5, 6, 7]), strict=True)]
+    model(**make_inputs([(ids, [grid]) for ids, grid in zip(prompts, grids, strict=True)]))
+    torch.testing.assert_close(kept[0], tokens[1:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_saves_and_loads_through_the_auto_class(question: str, tmp_path: Path) -> None:
+    model = make_model(question=question)
     model.save_pretrained(tmp_path)
     assert [p.name for p in tmp_path.glob("*.safetensors")] == ["model.safetensors"]
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()

@@ -21,7 +21,7 @@ from dsr.examples.records import Example
 from dsr.examples.views import VIDEO_OF, VIEWS
 from dsr.mcq import LETTERS
 from dsr.model.chat import ANSWER_TOKENS, Prompt, build_prompt, encode
-from dsr.model.geometry_encoders import ENCODERS, PADDING, Grid, pad_arrays
+from dsr.model.geometry_encoders import ENCODERS, Grid, pad_arrays
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
 from dsr.model.shared_prefix import PackedClip, Packing
 
@@ -196,7 +196,7 @@ class Collator:
             _, rows, columns = video.grid_thw
             grid = Grid(example.shown_frames, rows // merge, columns // merge)
             arrays.append(self.inputs.geometry(clip_id, encoder, grid, "own" if geometry == "shuffled" else geometry))
-        return {part: pad_arrays([a[part] for a in arrays], 0 if part == "values" else PADDING) for part in arrays[0]}
+        return {part: pad_arrays([a[part] for a in arrays]) for part in arrays[0]}
 
     def _for_gsm(self, examples: Sequence[Example]) -> Batch:
         """Inputs of Qwen2_5_VLGSMModel.select, and the labels of its output."""

@@ -8,10 +8,14 @@ it is added to with fusion `add`.
 
 - `point_map`: a token a cell: where its visible surface is in 3D, how sure that is, and how the camera stands.
 - `tracks`: a token a tracked thing and time group while it is visible, and one for the camera: centre, box,
-  orientation, with the thing's label in the language model's own word embeddings, because a question names things by
-  their labels. Tracks are cues like the point map: they come from the detector and tracker, not from the answers.
+  orientation. Tracks are cues like the point map: they come from the detector and tracker, not from the answers.
+- `pairs`: a token an agent or the camera, another thing and time group while both are visible: the one as the other
+  sees it.
 - `pi3`: a token a cell: the features of pi3's picture encoder, frozen, of its eight patches (arXiv 2512.20557, section
   4; what the published model has).
+
+Tokens of `tracks` and `pairs` have an address (dsr.model.address): labels in the language model's own word embeddings,
+because a question names things by their labels, and the time.
 
 Lengths are in units of the clip's median depth; positions are in the first camera's frame (OpenCV) and in the current
 camera's. Time is given as in the questions, in seconds of the clip. Only the frames that the model is shown are read,
@@ -32,6 +36,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLPatchMe
 
 from dsr.cues.schema import ClipCues
 from dsr.geometry.frames import CAMERA_FROM_VIEWPOINT
+from dsr.model.address import Address, draw, label, value_width
 from dsr.perception.dinov2 import IMAGE_MEAN, IMAGE_STD, PATCH, DinoV2, DinoV2Config
 
 FRAMES = 2
@@ -52,7 +57,9 @@ NEAREST, SLOWEST = 0.05, 0.02
 PERIODS = np.array([2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
 """Seconds; a time is told by its sine and cosine at each."""
 PADDING = -1
-"""Cell of a padding token."""
+"""Cell of a padding token, and what stands behind a label's words."""
+KIND_SCALE = 0.3
+"""Size of the mark of an encoder's tokens beside values and address."""
 
 Encode = Callable[[str], Sequence[int]]
 """Text to token ids, for labels."""
@@ -97,6 +104,8 @@ class GeometryEncoder(nn.Module):
     name: str
     inputs: tuple[str, ...] = ("values", "cells")
     reads_video = False
+    is_addressed = False
+    """Needs the model's Address."""
 
     @staticmethod
     def extract(cues: ClipCues, grid: Grid, encode: Encode) -> dict[str, np.ndarray]:
@@ -108,7 +117,9 @@ class GeometryEncoder(nn.Module):
         """The inputs of some of a batch's videos, [n] indices."""
         return {name: tensor[videos.to(tensor.device)] for name, tensor in inputs.items()}
 
-    def forward(self, inputs: Mapping[str, Tensor], words: nn.Embedding) -> GeometryTokens:
+    def forward(
+        self, inputs: Mapping[str, Tensor], words: nn.Embedding, address: Address | None = None
+    ) -> GeometryTokens:
         """Tokens of a batch of videos; `words` is the language model's embedding."""
         raise NotImplementedError
 
@@ -145,63 +156,111 @@ class PointMapEncoder(GeometryEncoder):
         values = np.concatenate([values.reshape(len(cells), -1), view.time[cells[:, 0]]], axis=-1)
         return {"values": _clip(values), "cells": np.ascontiguousarray(cells)}
 
-    def forward(self, inputs: Mapping[str, Tensor], words: nn.Embedding) -> GeometryTokens:
+    def forward(
+        self, inputs: Mapping[str, Tensor], words: nn.Embedding, address: Address | None = None
+    ) -> GeometryTokens:
         cells = inputs["cells"]
         states = self.merger(inputs["values"].to(words.weight.dtype))
         return GeometryTokens(states * (cells[..., :1] != PADDING), cells)
 
 
-class TrackEncoder(GeometryEncoder):
-    """Tracked things and the camera over time.
+class AddressedEncoder(GeometryEncoder):
+    """Values in one part of a token's width, an address in the others.
 
-    `values` [k, 110] float32, for each of a group's two frames: visible, is an agent, is the camera, orientation
+    Beside `values` and `cells`: `seconds` [k] float32, the group's mean time in seconds of the clip; `words` [k, 8]
+    int64, token ids of the label, PADDING after them; `things` [k, n] int64, tracks that a token is of, the number of
+    tracks for the camera (no part of the token: dsr.examples.guidance).
+    """
+
+    inputs: tuple[str, ...] = ("values", "cells", "seconds", "words")
+    is_addressed = True
+    num_values: int
+
+    def __init__(self, config: PretrainedConfig, sizes: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        self.values = nn.Linear(self.num_values, value_width(config))
+        self.kind = nn.Parameter(torch.empty(config.hidden_size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        draw(self.values)
+        nn.init.normal_(self.kind, std=KIND_SCALE)
+
+    def forward(
+        self, inputs: Mapping[str, Tensor], words: nn.Embedding, address: Address | None = None
+    ) -> GeometryTokens:
+        if address is None:
+            raise ValueError(f"{self.name} needs an address")
+        cells, dtype = inputs["cells"], words.weight.dtype
+        states = address.values(self.values(inputs["values"].to(dtype))) + address.time(inputs["seconds"])
+        states = states + self.kind.to(dtype) + address.target(spelled(inputs["words"], words))
+        if "viewer_words" in inputs:
+            states = states + address.viewer(spelled(inputs["viewer_words"], words))
+        return GeometryTokens(states * (cells[..., :1] != PADDING), cells)
+
+
+class TrackEncoder(AddressedEncoder):
+    """Tracked things and the camera over time, addressed as targets.
+
+    `values` [k, 98] float32, for each of a group's two frames: visible, is an agent, is the camera, orientation
     confidence (4); box centre and size as shares of the picture (4); centre in the first camera's frame (3) and in the
     current camera's (3), direction (3) and logarithm of the distance (1) from the current camera; forward and left axis
     in the first camera's frame (6) and in the current camera's (6); in the thing's own axes, direction of the camera
     (3) and where the camera faces (3); velocity in the first camera's frame (3), its direction in the current camera's
     axes (3) and in the thing's own (3), direction of motion as the moving camera sees it (3), logarithm of the speed
-    (1). All zero in a frame where the thing is not visible, as is what is not known. Then the group's time (12). The
-    camera is an agent whose box is the whole picture.
-    `words` [k, 8] int64, token ids of the label, PADDING after them.
+    (1). All zero in a frame where the thing is not visible, as is what is not known. The camera is an agent whose box
+    is the whole picture. `things` [k, 1].
     """
 
     name = "tracks"
-    inputs = ("values", "cells", "words")
-
-    def __init__(self, config: PretrainedConfig, sizes: Mapping[str, int] | None = None) -> None:
-        super().__init__()
-        self.merger = merger(FRAMES * 49 + 2 * len(PERIODS), config)
-        self.label = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+    num_values = FRAMES * 49
 
     @staticmethod
     def extract(cues: ClipCues, grid: Grid, encode: Encode) -> dict[str, np.ndarray]:
         view = _View.of(cues, grid)
-        things = _things(cues, view)
-        n = len(things)
-        things = things.reshape(n, grid.groups, FRAMES, -1)
-        visible = things[..., 0]  # [n + 1, g, 2]
-        middle = things[..., 4:6].sum(axis=2) / np.maximum(visible.sum(axis=2), 1)[..., None]  # x, y in [0, 1]
-        size = np.array([grid.rows, grid.columns])
-        cell = np.clip(np.floor(middle[..., ::-1] * size), 0, size - 1)
-        group = np.broadcast_to(np.arange(grid.groups)[:, None], (n, grid.groups, 1))
-        cells = np.concatenate([group, cell], axis=-1).astype(np.int64)
-        words = np.full((n, MAX_LABEL_TOKENS), PADDING, np.int64)
-        for row, label in zip(words, [*cues.labels.tolist(), CAMERA_LABEL], strict=True):
-            # With the space that a word has inside a sentence, so that it is the same token as in the question.
-            ids = list(encode(f" {label}"))[:MAX_LABEL_TOKENS]
-            row[: len(ids)] = ids
-        words = np.broadcast_to(words[:, None], (n, grid.groups, MAX_LABEL_TOKENS))
-        shown = visible.any(axis=-1)
-        cells = cells[shown]
-        values = np.concatenate([things[shown].reshape(len(cells), -1), view.time[cells[:, 0]]], axis=-1)
-        return {"values": _clip(values), "cells": cells, "words": words[shown]}
+        things = _by_group(_things(cues, view), grid)
+        thing, group = np.nonzero(things[..., 0].any(axis=-1))
+        return {
+            "values": _clip(things[thing, group].reshape(len(thing), -1)),
+            "cells": _cells(things, grid)[thing, group],
+            "seconds": view.group_seconds[group].astype(np.float32),
+            "words": _words(cues, encode)[thing],
+            "things": thing[:, None],
+        }
 
-    def forward(self, inputs: Mapping[str, Tensor], words: nn.Embedding) -> GeometryTokens:
-        cells, ids = inputs["cells"], inputs["words"]
-        spelled = (ids != PADDING)[..., None]
-        name = (words(ids.clamp(min=0)) * spelled).sum(-2) / spelled.sum(-2).clamp(min=1)
-        states = self.merger(inputs["values"].to(words.weight.dtype)) + self.label(name)
-        return GeometryTokens(states * (cells[..., :1] != PADDING), cells)
+
+class PairEncoder(AddressedEncoder):
+    """Things as agents and the camera see them over time.
+
+    A token a viewer (an agent or the camera), a target (any other thing, or the camera), and time group in which both
+    are visible in one frame; its cell is the target's. `values` [k, 66] float32, for each of a group's two frames: both
+    visible, the viewer's orientation known, the target's known (3); in the viewer's axes, direction of the target (3),
+    logarithm of the distance (1), the target's forward and left axis (6); direction of the target's velocity relative
+    to the viewer's (3), logarithm of that speed (1), direction of motion as the moving, turning viewer sees it (3),
+    direction (3) and logarithm of the speed (1) of the target's own motion; in the first camera's frame, the target
+    from the viewer (3), the viewer's forward and left axis (6). All zero in a frame where not both are visible, as is
+    what is not known. `viewer_words` are the viewer's, `words` the target's; `things` [k, 2] are viewer and target.
+    """
+
+    name = "pairs"
+    inputs = ("values", "cells", "seconds", "viewer_words", "words")
+    num_values = FRAMES * 33
+
+    @staticmethod
+    def extract(cues: ClipCues, grid: Grid, encode: Encode) -> dict[str, np.ndarray]:
+        view = _View.of(cues, grid)
+        viewers, targets = _pairs(cues)
+        values = _by_group(_seen_by(cues, view, viewers, targets), grid)
+        pair, group = np.nonzero(values[..., 0].any(axis=-1))
+        viewer, target, words = viewers[pair], targets[pair], _words(cues, encode)
+        return {
+            "values": _clip(values[pair, group].reshape(len(pair), -1)),
+            "cells": _cells(_by_group(_things(cues, view), grid), grid)[target, group],
+            "seconds": view.group_seconds[group].astype(np.float32),
+            "viewer_words": words[viewer],
+            "words": words[target],
+            "things": np.stack([viewer, target], axis=-1),
+        }
 
 
 class Pi3Encoder(GeometryEncoder):
@@ -240,7 +299,9 @@ class Pi3Encoder(GeometryEncoder):
         self.encoder.eval()
         return self
 
-    def forward(self, inputs: Mapping[str, Tensor], words: nn.Embedding) -> GeometryTokens:
+    def forward(
+        self, inputs: Mapping[str, Tensor], words: nn.Embedding, address: Address | None = None
+    ) -> GeometryTokens:
         grids, places = inputs["grid_thw"].tolist(), inputs["places"].tolist()
         patches = inputs["patches"].split([t * h * w for t, h, w in grids])
         states = [self.merger(self._features(*video)) for video in zip(patches, grids, strict=True)]
@@ -261,8 +322,13 @@ class Pi3Encoder(GeometryEncoder):
 
 
 ENCODERS: dict[str, type[GeometryEncoder]] = {
-    encoder.name: encoder for encoder in (PointMapEncoder, TrackEncoder, Pi3Encoder)
+    encoder.name: encoder for encoder in (PointMapEncoder, TrackEncoder, PairEncoder, Pi3Encoder)
 }
+
+
+def spelled(ids: Tensor, words: nn.Embedding) -> Tensor:
+    """Labels [..., d] of token ids [..., n], PADDING after them."""
+    return label(words(ids.clamp(min=0)), ids != PADDING)
 
 
 def imagenet_frames(patches: Tensor, grid_thw: Sequence[int]) -> Tensor:
@@ -292,8 +358,9 @@ def merger(num_values: int, config: PretrainedConfig) -> nn.Sequential:
     )
 
 
-def pad_arrays(arrays: Sequence[np.ndarray], fill: float) -> Tensor:
-    """[v, max k, ...] tensor of arrays [k, ...] with `fill` behind the shorter ones."""
+def pad_arrays(arrays: Sequence[np.ndarray]) -> Tensor:
+    """[v, max k, ...] tensor of arrays [k, ...]; behind the shorter ones 0, in arrays of integers PADDING."""
+    fill = PADDING if arrays[0].dtype.kind == "i" else 0
     padded = np.full((len(arrays), max(len(a) for a in arrays), *arrays[0].shape[1:]), fill, arrays[0].dtype)
     for row, array in zip(padded, arrays, strict=True):
         row[: len(array)] = array
@@ -315,12 +382,21 @@ class _View:
     """[t, 3, 3] first camera from current camera."""
     position: np.ndarray
     """[t, 3] current camera's position in the first camera's frame, in median depths."""
-    time: np.ndarray
-    """[groups, 12] sines and cosines of each group's mean time."""
     seconds: np.ndarray
     """[t] float64, times of the frames."""
     scale: float
     """The median depth of the shown frames: of their points, or of their tracks where there is no point map."""
+
+    @property
+    def group_seconds(self) -> np.ndarray:
+        """[groups] mean time of each group's frames."""
+        return self.seconds.reshape(-1, FRAMES).mean(axis=1)
+
+    @property
+    def time(self) -> np.ndarray:
+        """[groups, 12] sines and cosines of each group's mean time."""
+        phase = 2 * np.pi * self.group_seconds[:, None] / PERIODS
+        return np.concatenate([np.sin(phase), np.cos(phase)], axis=-1)
 
     @classmethod
     def of(cls, cues: ClipCues, grid: Grid) -> "_View":
@@ -332,52 +408,138 @@ class _View:
             depth = cues.centers[:, : last + 1][cues.visible[:, : last + 1]][:, 2]
         scale = float(np.median(depth)) if len(depth) else 1.0
         scale = scale if scale > 0 else 1.0
-        seconds = cues.timestamps[frames]
-        phase = 2 * np.pi * seconds.reshape(-1, FRAMES).mean(axis=1, keepdims=True) / PERIODS
-        time = np.concatenate([np.sin(phase), np.cos(phase)], axis=-1)
-        return cls(frames, first_from_camera[:, :3, :3], first_from_camera[:, :3, 3] / scale, time, seconds, scale)
+        rotation, position = first_from_camera[:, :3, :3], first_from_camera[:, :3, 3] / scale
+        return cls(frames, rotation, position, cues.timestamps[frames], scale)
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """Tracks and, last, the camera, in the shown frames; NaN where not known. Letters: n tracks, t frames."""
+
+    visible: np.ndarray
+    """[n + 1, t] bool."""
+    centers: np.ndarray
+    """[n + 1, t, 3] in the current camera's frame, in median depths."""
+    axes: np.ndarray
+    """[n + 1, t, 3, 3] current camera from the thing's own axes (forward, left, up)."""
+    places: np.ndarray
+    """[n + 1, t, 3] in the first camera's frame."""
+    world_axes: np.ndarray
+    """[n + 1, t, 3, 3] first camera from the thing's own axes."""
+    velocity: np.ndarray
+    """[n + 1, t, 3] in the first camera's frame, median depths a second."""
+
+    @classmethod
+    def of(cls, cues: ClipCues, view: _View) -> "_Motion":
+        frames = view.frames
+        visible = _with_camera(cues.visible[:, frames], True)
+        axes = _with_camera(cues.orientations[:, frames].astype(np.float64), CAMERA_FROM_VIEWPOINT)
+        centers = _with_camera(cues.centers[:, frames] / view.scale, 0.0)
+        places = np.einsum("tij,ntj->nti", view.rotation, centers) + view.position
+        velocity = _velocity(places, visible, view.seconds)
+        return cls(visible, centers, axes, places, view.rotation @ axes, velocity)
+
+
+def _with_camera(tracks: np.ndarray, camera: Any) -> np.ndarray:
+    """[n + 1, ...] from the tracks' values [n, ...] and the camera's, which is the last."""
+    return np.concatenate([tracks, np.broadcast_to(camera, (1, *tracks.shape[1:]))])
 
 
 def _things(cues: ClipCues, view: _View) -> np.ndarray:
     """[n + 1, t, 49] values of the tracks and, last, of the camera; see TrackEncoder."""
     frames, n, t = view.frames, cues.num_tracks, len(view.frames)
-
-    def with_camera(tracks: np.ndarray, camera: Any) -> np.ndarray:
-        """[n + 1, t, ...] in the order of the result, from [n, t, ...] and a frame's value for the camera."""
-        return np.concatenate([tracks, np.broadcast_to(camera, (1, *tracks.shape[1:]))])
-
+    motion = _Motion.of(cues, view)
     size = np.array([cues.meta["width"], cues.meta["height"]], np.float64)
     corners = cues.boxes[:, frames].reshape(n, t, 2, 2) / size
-    visible = with_camera(cues.visible[:, frames], True)
-    is_agent = with_camera(np.repeat(cues.is_agent[:, None], t, axis=1), True)
-    is_camera = with_camera(np.zeros((n, t), bool), True)
-    axes = with_camera(cues.orientations[:, frames].astype(np.float64), CAMERA_FROM_VIEWPOINT)  # camera from agent
-    seen_from_first = view.rotation @ axes
-    centers = with_camera(cues.centers[:, frames] / view.scale, 0.0)
-    directions, distances = _direction(centers)
-    places = np.einsum("tij,ntj->nti", view.rotation, centers) + view.position
-    velocity = _velocity(places, visible, view.seconds)
-    heading, speed = _direction(velocity)
+    is_agent = _with_camera(np.repeat(cues.is_agent[:, None], t, axis=1), True)
+    is_camera = _with_camera(np.zeros((n, t), bool), True)
+    directions, distances = _direction(motion.centers)
+    heading, speed = _direction(motion.velocity)
     values = [
-        *(a[..., None] for a in (visible, visible & is_agent, is_camera)),
-        with_camera(cues.orientation_confidence[:, frames], 1.0)[..., None],
-        with_camera(corners.mean(axis=2), 0.5),
-        with_camera(corners[:, :, 1] - corners[:, :, 0], 1.0),
-        places,
-        centers,
+        *(a[..., None] for a in (motion.visible, motion.visible & is_agent, is_camera)),
+        _with_camera(cues.orientation_confidence[:, frames], 1.0)[..., None],
+        _with_camera(corners.mean(axis=2), 0.5),
+        _with_camera(corners[:, :, 1] - corners[:, :, 0], 1.0),
+        motion.places,
+        motion.centers,
         directions,
         np.log(np.maximum(distances, NEAREST)),
-        *(seen_from_first[..., axis] for axis in (0, 1)),
-        *(axes[..., axis] for axis in (0, 1)),
-        np.einsum("ntij,nti->ntj", axes, -directions),
-        axes[..., 2, :],
-        velocity,
+        *(motion.world_axes[..., axis] for axis in (0, 1)),
+        *(motion.axes[..., axis] for axis in (0, 1)),
+        np.einsum("ntij,nti->ntj", motion.axes, -directions),
+        motion.axes[..., 2, :],
+        motion.velocity,
         np.einsum("tij,nti->ntj", view.rotation, heading),
-        np.einsum("ntij,nti->ntj", seen_from_first, heading),
-        _direction(_velocity(centers, visible, view.seconds))[0],
+        np.einsum("ntij,nti->ntj", motion.world_axes, heading),
+        _direction(_velocity(motion.centers, motion.visible, view.seconds))[0],
         np.log(np.maximum(speed, SLOWEST)),
     ]
-    return np.where(visible[..., None], np.nan_to_num(np.concatenate(values, axis=-1)), 0.0)
+    return np.where(motion.visible[..., None], np.nan_to_num(np.concatenate(values, axis=-1)), 0.0)
+
+
+def _pairs(cues: ClipCues) -> tuple[np.ndarray, np.ndarray]:
+    """Viewers and targets [p] of all pairs: indices of tracks, their number for the camera."""
+    is_agent = _with_camera(cues.is_agent, True)
+    viewers, targets = np.nonzero(is_agent[:, None] & ~np.eye(len(is_agent), dtype=bool))
+    return viewers, targets
+
+
+def _seen_by(cues: ClipCues, view: _View, viewers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """[p, t, 33] values of targets as viewers see them; see PairEncoder."""
+    motion = _Motion.of(cues, view)
+    both = motion.visible[viewers] & motion.visible[targets]
+    facing = _with_camera(cues.is_agent, True)[:, None] & np.isfinite(motion.world_axes).all(axis=(-1, -2))
+    # A track that is no agent may have axes all the same; it faces nowhere.
+    world_axes = np.where(facing[..., None, None], motion.world_axes, np.nan)
+    axes = world_axes[viewers]  # [p, t, 3, 3]
+
+    def in_axes(vectors: np.ndarray) -> np.ndarray:
+        return np.einsum("ptij,pti->ptj", axes, vectors)
+
+    apart = motion.places[targets] - motion.places[viewers]
+    directions, distances = _direction(in_axes(apart))
+    relative, relative_speed = _direction(_velocity(apart, both, view.seconds))
+    turning = _velocity(in_axes(apart), both & facing[viewers], view.seconds)
+    heading, speed = _direction(motion.velocity[targets])
+    values = [
+        *(a[..., None] for a in (both, facing[viewers], facing[targets])),
+        directions,
+        np.log(np.maximum(distances, NEAREST)),
+        *(in_axes(world_axes[targets][..., axis]) for axis in (0, 1)),
+        in_axes(relative),
+        np.log(np.maximum(relative_speed, SLOWEST)),
+        _direction(turning)[0],
+        in_axes(heading),
+        np.log(np.maximum(speed, SLOWEST)),
+        apart,
+        *(axes[..., axis] for axis in (0, 1)),
+    ]
+    return np.where(both[..., None], np.nan_to_num(np.concatenate(values, axis=-1)), 0.0)
+
+
+def _by_group(values: np.ndarray, grid: Grid) -> np.ndarray:
+    """[n, groups, 2, c] of values [n, t, c]."""
+    return values.reshape(len(values), grid.groups, FRAMES, -1)
+
+
+def _cells(things: np.ndarray, grid: Grid) -> np.ndarray:
+    """[n + 1, groups, 3] int64 cells of things [n + 1, groups, 2, 49] by the mean centre of their boxes."""
+    visible = things[..., 0]
+    middle = things[..., 4:6].sum(axis=2) / np.maximum(visible.sum(axis=2), 1)[..., None]  # x, y in [0, 1]
+    size = np.array([grid.rows, grid.columns])
+    cell = np.clip(np.floor(middle[..., ::-1] * size), 0, size - 1)
+    group = np.broadcast_to(np.arange(grid.groups)[:, None], (len(things), grid.groups, 1))
+    return np.concatenate([group, cell], axis=-1).astype(np.int64)
+
+
+def _words(cues: ClipCues, encode: Encode) -> np.ndarray:
+    """[n + 1, 8] int64 token ids of the tracks' labels and, last, the camera's; PADDING after them."""
+    words = np.full((cues.num_tracks + 1, MAX_LABEL_TOKENS), PADDING, np.int64)
+    for row, name in zip(words, [*cues.labels.tolist(), CAMERA_LABEL], strict=True):
+        # With the space that a word has inside a sentence, so that it is the same token as in the question.
+        ids = list(encode(f" {name}"))[:MAX_LABEL_TOKENS]
+        row[: len(ids)] = ids
+    return words
 
 
 def _direction(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

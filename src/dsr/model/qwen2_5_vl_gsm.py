@@ -7,6 +7,11 @@
   the vision tokens inside the video span: <|vision_start|> vision… geometry… <|vision_end|>. Their places are
   <|video_pad|> tokens too (as published), and their positions are those of text after the video.
 
+`gsm.question`, what the GSM's condenser reads of a question
+- `embeddings`: the language model's token embeddings of all text (as published).
+- `states`: its last hidden states of the question's line, read by itself.
+- `reader`: the slots that a question reader fills from the line (dsr.model.reader), addressed as 3D tokens are.
+
 Several questions about a clip can be given as one packed row that holds the video once (dsr.model.shared_prefix).
 
 Without a video everything goes through the parent class unchanged. A video's temporal positions are computed from its
@@ -31,8 +36,17 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VLModelOutputWithPast,
 )
 
-from dsr.model.geometry_encoders import ENCODERS, PADDING, GeometryEncoder, GeometryTokens, concatenate
-from dsr.model.gsm import GeometrySelectionModule
+from dsr.model.address import Address
+from dsr.model.geometry_encoders import (
+    ENCODERS,
+    PADDING,
+    AddressedEncoder,
+    GeometryEncoder,
+    GeometryTokens,
+    concatenate,
+)
+from dsr.model.gsm import GeometrySelectionModule, Look
+from dsr.model.reader import QuestionReader, QuestionSlots
 from dsr.model.shared_prefix import ATTENTION, Packing
 
 IGNORED = -100
@@ -43,7 +57,15 @@ QWEN_SPECIAL_TOKENS = (151643, 151644, 151645, 151652, 151653, 151654, 151655, 1
 """Tokens of Qwen's vocabulary that the published model's GSM does not read: chat, vision and padding marks."""
 QWEN_LETTERS = (32, 33, 34, 35)
 """Tokens A to D in Qwen's vocabulary."""
-GSM_DEFAULTS: dict[str, Any] = {"fusion": "gsm", "num_tokens": 32, "encoders": ["point_map", "tracks"]}
+GSM_DEFAULTS: dict[str, Any] = {
+    "fusion": "gsm",
+    "num_tokens": 32,
+    "encoders": ["point_map", "tracks"],
+    "question": "embeddings",
+}
+OWN_PARTS = ("model.geometry.", "model.address.", "model.slots.", "model.gsm.")
+"""Beginnings of the names of what Qwen2.5-VL lacks, but for the question reader."""
+READER = "model.reader."
 
 Geometry = Mapping[str, Mapping[str, Tensor]]
 """Batch inputs of each encoder, `geometry["tracks"]["values"]`, first axis v. An encoder of frames needs none: it looks
@@ -53,7 +75,8 @@ at the video itself, or, where there are some, at those."""
 class Qwen2_5_VLGSMConfig(Qwen2_5_VLConfig):
     """Qwen2.5-VL's configuration with `gsm` and the tokens that its inputs turn on.
 
-    `gsm` has fusion, num_tokens, encoders, and `sizes`: those of an encoder that are not its defaults, by its name.
+    `gsm` has fusion, num_tokens, encoders, question, and `sizes`: those of an encoder that are not its defaults, by its
+    name. `pretrained_reader`: the question reader was trained before, and stays as it is.
     """
 
     model_type = "qwen2_5_vl_gsm"
@@ -75,6 +98,11 @@ class Qwen2_5_VLGSMConfig(Qwen2_5_VLConfig):
         """Tokens that follow a video's vision tokens."""
         return self.gsm["num_tokens"] if self.gsm["fusion"] == "gsm" else 0
 
+    @property
+    def reads_line_alone(self) -> bool:
+        """Whether the GSM is given the question's line and no other text."""
+        return self.gsm["question"] != "embeddings"
+
 
 class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
     config: Qwen2_5_VLGSMConfig
@@ -88,13 +116,18 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
                 {name: ENCODERS[name](config.text_config, sizes.get(name)) for name in encoders}
             )
         if config.gsm["fusion"] == "gsm":
-            self.gsm = GeometrySelectionModule(config.text_config, config.gsm["num_tokens"])
+            reads = config.gsm["question"] == "reader"
+            self.gsm = GeometrySelectionModule(config.text_config, config.gsm["num_tokens"], tied=reads)
+            if reads:
+                self.reader = QuestionReader(config.text_config)
+                self.slots = QuestionSlots(config.text_config)
+        if needs_address(config.gsm):
+            self.address = Address(config.text_config)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, GeometrySelectionModule):
-            module.reset_parameters()
+        draw_own_weights(module)
 
     def forward(
         self,
@@ -291,7 +324,7 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
                 raise ValueError(f"fusion {fusion!r} needs geometry[{name!r}] for {len(grid_thw)} videos")
             if encoder.reads_video:
                 inputs = {**inputs, "places": grid_thw}
-            encoded.append(encoder(inputs, words))
+            encoded.append(encoder(inputs, words, self.address if encoder.is_addressed else None))
         return concatenate(encoded)
 
     def _scatter(self, embeds: Tensor, input_ids: Tensor, parts: Sequence[Tensor]) -> Tensor:
@@ -307,26 +340,46 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         return vision.index_add(0, (time * rows + row) * columns + column, states[known].to(vision.dtype))
 
     def _select(
-        self, question: Tensor, mask: Tensor, tokens: GeometryTokens, seconds: Any, videos: Tensor | None = None
-    ) -> Tensor:
-        """[b, N, d] geometry tokens for questions [b, l, d], each about its video."""
+        self,
+        question: Tensor,
+        mask: Tensor,
+        tokens: GeometryTokens,
+        seconds: Any,
+        videos: Tensor | None = None,
+        look: Look | None = None,
+    ) -> Any:
+        """[b, N, d] geometry tokens for questions [b, l, d], each about its video; with `look` also the attention."""
         step = torch.as_tensor(1.0 if seconds is None else seconds, dtype=torch.float32, device=question.device)
         time = tokens.cells[..., 0] * step.reshape(-1, 1) * self.config.vision_config.tokens_per_second
         positions = torch.stack([time.long(), tokens.cells[..., 1], tokens.cells[..., 2]]) * tokens.mask
-        return self.gsm(question, mask, tokens.states.to(question.dtype), tokens.mask, positions, videos)
+        states, mask = self._read(question, mask)
+        return self.gsm(states, mask, tokens.states.to(question.dtype), tokens.mask, positions, videos, look)
 
-    def select(self, asked: Mapping[str, Any]) -> Tensor:
-        """[b, N, d] geometry tokens for questions, each about a video of its own, without the language model.
+    def _read(self, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the condenser attends to, and where, of questions' token embeddings [b, l, d]."""
+        if self.config.gsm["question"] == "reader":
+            return self.slots(self.reader(words, mask), words, self.address)
+        if self.config.gsm["question"] == "states":
+            outputs = self.language_model(inputs_embeds=words, attention_mask=mask.long(), use_cache=False)
+            return outputs.last_hidden_state, mask
+        return words, mask
+
+    def select(self, asked: Mapping[str, Any]) -> "GSMOutput":
+        """Geometry tokens for questions, without the language model.
 
         Args:
-            asked: question_ids [b, l], question_mask [b, l], and geometry, video_grid_thw, second_per_grid_ts and, for
-                an encoder of frames, pixel_values_videos as in `forward`.
+            asked: question_ids [b, l], question_mask [b, l], and geometry, video_grid_thw,
+                second_per_grid_ts and, for an encoder of frames, pixel_values_videos as in `forward`. Where they are
+                there, `videos` [b], the video of each question (without it question i is about video i), and `look`.
         """
         words = self.get_input_embeddings()
         grid_thw, patches = asked["video_grid_thw"], asked.get("pixel_values_videos")
         tokens = self._encode_geometry(asked["geometry"], patches, grid_thw, words)
-        question = words(asked["question_ids"])
-        return self._select(question, asked["question_mask"], tokens, asked["second_per_grid_ts"])
+        question, look = words(asked["question_ids"]), asked.get("look")
+        selected = self._select(
+            question, asked["question_mask"], tokens, asked["second_per_grid_ts"], asked.get("videos"), look
+        )
+        return GSMOutput(selected) if look is None else GSMOutput(*selected)
 
     def get_rope_index(
         self,
@@ -385,6 +438,8 @@ class GSMOutput(ModelOutput):
 
     geometry_tokens: Tensor | None = None
     """[b, N, d]."""
+    attention: Tensor | None = None
+    """[b, h, N, k] log-probabilities of the selector over the video's 3D tokens, where they were asked for."""
 
 
 class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
@@ -397,7 +452,7 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     config_class = Qwen2_5_VLGSMConfig
     _checkpoint_conversion_mapping = {  # noqa: RUF012 (transformers reads it from the class)
         "^visual": "model.visual",
-        r"^model(?!\.(language_model|visual|geometry|gsm))": "model.language_model",
+        r"^model(?!\.(language_model|visual|geometry|address|reader|slots|gsm))": "model.language_model",
     }
 
     def __init__(self, config: Qwen2_5_VLGSMConfig) -> None:
@@ -409,8 +464,7 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, GeometrySelectionModule):
-            module.reset_parameters()
+        draw_own_weights(module)
 
     def forward(  # generate() accepts what is named here
         self,
@@ -445,10 +499,10 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             packing, reads: of a packed row. The logits are [b, r, vocabulary] of the places `reads` [b, r] in it, the
                 labels [b, r].
             asked: in the place of all else, questions for the GSM alone (Qwen2_5_VLGSMModel.select); the output is
-                their `geometry_tokens` (dsr.training.curriculum).
+                their `geometry_tokens` and, with a `look`, `attention`.
         """
         if asked is not None:
-            return GSMOutput(geometry_tokens=self.model.select(asked))
+            return self.model.select(asked)
         if packing is not None:
             if reads is None or question_mask is None:
                 raise ValueError("a packed row needs reads and question_mask")
@@ -519,6 +573,20 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             geometry = {name: ENCODERS[name].take(inputs, rows) for name, inputs in geometry.items()}
         input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
         return input_ids, kwargs if geometry is None else kwargs | {"geometry": geometry}
+
+
+def needs_address(gsm: Mapping[str, Any]) -> bool:
+    """Whether a model's 3D tokens or its questions have addresses."""
+    if gsm["fusion"] == "none":
+        return False
+    asks = gsm["fusion"] == "gsm" and gsm["question"] == "reader"
+    return asks or any(ENCODERS[name].is_addressed for name in gsm["encoders"])
+
+
+def draw_own_weights(module: nn.Module) -> None:
+    """Draw the weights of a part that is not initialised as the language model's are."""
+    if isinstance(module, GeometrySelectionModule | Address | AddressedEncoder | QuestionReader | QuestionSlots):
+        module.reset_parameters()
 
 
 def default_question_mask(

@@ -24,7 +24,7 @@ from dsr.console import StageError
 from dsr.examples.collate import Collator
 from dsr.examples.inputs import ClipInputs
 from dsr.model.chat import ANSWER_TOKENS
-from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMForConditionalGeneration
+from dsr.model.qwen2_5_vl_gsm import IGNORED, OWN_PARTS, READER, Qwen2_5_VLGSMForConditionalGeneration
 from dsr.params import Train
 from dsr.training.curriculum import PLAINNESS, SHARPNESS, Curriculum, option_scores, state_scores
 from dsr.training.launch import world_size
@@ -274,15 +274,17 @@ class GSMTrainer(Trainer):
 
 
 def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> None:
-    """Decide what learns: the merger, geometry (but for frozen encoders), the GSM, and the language model (in lessons
-    without its word embeddings) or, with LoRA, its adapters."""
+    """Decide what learns: the merger, geometry (but for frozen encoders), the GSM, the question reader unless it was
+    pre-trained, and the language model (in lessons without its word embeddings) or, with LoRA, its adapters."""
     encoders = getattr(model.model, "geometry", {})
     frozen = {f"model.geometry.{name}.encoder." for name in encoders if encoders[name].reads_video}
     for name, parameter in model.named_parameters():
         if name.startswith("model.visual."):
             learns = train.train_vision_tower or name.startswith("model.visual.merger.")
-        elif name.startswith(("model.geometry.", "model.gsm.")):
+        elif name.startswith(OWN_PARTS):
             learns = not name.startswith(tuple(frozen))
+        elif name.startswith(READER):
+            learns = not model.config.gsm.get("pretrained_reader")
         elif name.endswith(".embed_tokens.weight") and (train.text_steps or train.geometry_steps):
             learns = False
         else:
@@ -299,7 +301,7 @@ def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        new = name.startswith(("model.visual.merger.", "model.geometry.", "model.gsm."))
+        new = name.startswith(("model.visual.merger.", READER, *OWN_PARTS))
         part = GEOMETRY if new else "vision tower" if ".visual." in name else "language model"
         part = "adapters" if MARK in name else part
         decays = _ndim(parameter) >= 2 and not name.endswith(".queries")
