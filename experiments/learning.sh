@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 for fusion in none gsm; do
   dvc exp run --queue --name "${PREFIX:-}learning-$fusion" -S "gsm.fusion=$fusion" \
-    -S simulate.num_clips=2000 -S simulate.render=false -S simulate.seed=5 \
+    -S simulate.num_clips=2000 -S simulate.rendered=0 -S simulate.seed=5 \
     -S qa.seed=1 -S qa.candidates=3072 -S qa.keep_per_clip_type=80 -S qa.max_advantage=2.0 -S qa.num_blocks=null \
     -S gsm.num_tokens=8 -S 'gsm.encoders=[tracks]' -S model.max_pixels=784 \
     -S train.geometry_steps=3000 -S train.text_steps=900 -S train.steps=600 -S train.batch_size=64 \

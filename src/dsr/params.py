@@ -61,8 +61,9 @@ class Simulate:
     """Width and height in pixels; both even (H.264)."""
     bodies: tuple[Bodies, Bodies] = (3, 6)
     """Fewest and most bodies in a world."""
-    render: bool = True
-    """Render videos. false: truth files alone (trajectories, boxes, visibility), thousands of clips in seconds."""
+    rendered: CountOr0 = 64
+    """Clips with a video, the first ones. The others are truth files alone (trajectories, boxes, visibility), thousands
+    in seconds; a model is shown black frames for them."""
 
     def __post_init__(self) -> None:
         require(self.duration[0] <= self.duration[1], "duration", "[shortest, longest]")

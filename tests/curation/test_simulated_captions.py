@@ -15,7 +15,7 @@ from dsr.simulator.truth import read_truth
 
 @pytest.mark.slow
 def test_simulated_captions_are_understood(tmp_path: Path) -> None:
-    params = Params(simulate=Simulate(num_clips=20, render=False))
+    params = Params(simulate=Simulate(num_clips=20, rendered=0))
     stage.run(params, tmp_path, 1)
     catalog.run(params, tmp_path, 1)
     curate.run(params, tmp_path, 1)

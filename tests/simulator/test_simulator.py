@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dsr.clips.video import probe, read_frames
@@ -168,7 +169,7 @@ def test_seen_boxes_lie_in_the_projected_boxes(tmp_path: Path):
 def test_agents_face_where_they_drive():
     turned = []
     for index in range(40):
-        world = make_world(Simulate(render=False), index)
+        world = make_world(Simulate(rendered=0), index)
         for body, (kind, motion) in enumerate(zip(world.kinds, world.motions, strict=True)):
             place = world.truth.body_poses[:, body, :3, 3]
             velocity = np.diff(place, axis=0)
@@ -182,7 +183,7 @@ def test_agents_face_where_they_drive():
 
 def test_bodies_keep_clear_of_each_other_and_of_the_camera():
     for index in range(80):
-        truth = make_world(Simulate(render=False), index).truth
+        truth = make_world(Simulate(rendered=0), index).truth
         place, half = truth.body_poses[..., :3, 3], truth.half_extents
         assert (place[..., 2] - half[:, 2] > -1e-9).all()
         for a in range(len(half)):
@@ -222,7 +223,7 @@ def test_a_bouncing_ball_falls_freely():
 
 def test_a_caption_names_every_body():
     for index in range(40):
-        world = make_world(Simulate(render=False), index)
+        world = make_world(Simulate(rendered=0), index)
         text = caption(world, np.random.default_rng(index)).lower()
         assert len(set(world.truth.labels.tolist())) == len(world.kinds)
         assert all(f"a {label} " in text for label in world.truth.labels)
@@ -231,7 +232,7 @@ def test_a_caption_names_every_body():
 def test_worlds_change_enough_to_ask_about():
     ratios, seen = [], []
     for index in range(60):
-        truth = make_world(Simulate(render=False), index).truth
+        truth = make_world(Simulate(rendered=0), index).truth
         distance = np.linalg.norm(truth.body_poses[..., :3, 3] - truth.camera_poses[:, None, :3, 3], axis=-1)
         ratios.append((distance.max(axis=0) / distance.min(axis=0)).max())
         seen.append(truth.visible_fraction.mean())
@@ -252,9 +253,17 @@ def test_the_same_seed_gives_the_same_bytes_on_one_process_or_two(tmp_path: Path
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
 
 
+def test_the_first_clips_have_videos_and_the_others_trajectories_alone(tmp_path: Path):
+    run(Params(simulate=replace(SMALL, rendered=1, size=(96, 64))), tmp_path, 1)
+    table = pd.read_csv(tmp_path / "data/raw/simulated/clips.csv", keep_default_na=False)
+    assert table.clip_id.tolist() == ["sim_000000", "sim_000001", "sim_000002"]
+    assert table.file.tolist() == ["sim_000000.mp4", "", ""]
+    assert (table.truth == table.clip_id + ".truth.npz").all()
+
+
 @pytest.mark.slow
 def test_more_clips_leave_the_first_ones_and_fewer_remove_the_last(tmp_path: Path):
-    few, more = (Params(simulate=replace(SMALL, num_clips=n, render=False)) for n in (3, 60))
+    few, more = (Params(simulate=replace(SMALL, num_clips=n, rendered=0)) for n in (3, 60))
     run(few, tmp_path, 1)
     folder = tmp_path / "data/raw/simulated"
     first = {path.name: path.read_bytes() for path in folder.glob("*.npz")}
@@ -266,10 +275,10 @@ def test_more_clips_leave_the_first_ones_and_fewer_remove_the_last(tmp_path: Pat
 
 
 def test_a_world_without_pixels_is_the_same_world(tmp_path: Path):
-    for render in (True, False):
-        row = simulate_clip(replace(SMALL, render=render), 0, tmp_path / str(render))
-        assert bool(row.file) == render
-    with_pixels, without = (read_truth(tmp_path / str(r) / "sim_000000.truth.npz") for r in (True, False))
+    for rendered in (1, 0):
+        row = simulate_clip(replace(SMALL, rendered=rendered), 0, tmp_path / str(rendered))
+        assert bool(row.file) == bool(rendered)
+    with_pixels, without = (read_truth(tmp_path / str(n) / "sim_000000.truth.npz") for n in (1, 0))
     for name in (
         "timestamps",
         "camera_poses",
@@ -297,7 +306,7 @@ def test_the_video_can_be_read(tmp_path: Path):
 def test_a_clip_that_cannot_be_written_stops_the_stage_by_name(tmp_path: Path):
     (tmp_path / "data/raw/simulated/sim_000001.truth.npz").mkdir(parents=True)
     with pytest.raises(StageError, match=r"sim_000000 to sim_000002 failed: sim_000001: "):
-        run(Params(simulate=replace(SMALL, render=False)), tmp_path, 1)
+        run(Params(simulate=replace(SMALL, rendered=0)), tmp_path, 1)
 
 
 def test_a_damaged_truth_file_is_named(tmp_path: Path):

@@ -17,8 +17,8 @@ from dsr.simulator.truth import write_truth
 from dsr.simulator.world import World, make_world
 from dsr.workers import Failure, map_isolated, reason
 
-_CLIPS_A_TASK = {True: 1, False: 50}
-"""Rendering takes seconds a clip, a world without pixels milliseconds."""
+_CLIPS_A_TASK = 50
+"""Worlds without pixels, which take milliseconds; rendering takes seconds a clip."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     options = params.simulate
     folder = root / project.SIMULATED
     folder.mkdir(parents=True, exist_ok=True)
-    size = _CLIPS_A_TASK[options.render]
-    tasks = [range(i, min(i + size, options.num_clips)) for i in range(0, options.num_clips, size)]
+    tasks = _tasks(options)
     rows: list[SimulatedClip] = []
     with closing(map_isolated(_Simulation(options, folder), tasks, num_workers(workers))) as results:
         for number, result in track(results, "simulate", len(tasks)):
@@ -81,12 +80,20 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         "simulate",
         {
             "clips": len(rows),
+            "rendered": sum(bool(row.file) for row in rows),
             "frames": sum(row.frames for row in rows),
             "bodies": sum(row.bodies for row in rows),
             **{f"camera: {name}": count for name, count in sorted(cameras.items())},
             "MiB": round(sum(path.stat().st_size for path in folder.iterdir()) / 2**20, 1),
         },
     )
+
+
+def _tasks(params: Simulate) -> list[range]:
+    rendered = min(params.rendered, params.num_clips)
+    whole = [range(i, i + 1) for i in range(rendered)]
+    rest = range(rendered, params.num_clips, _CLIPS_A_TASK)
+    return whole + [range(i, min(i + _CLIPS_A_TASK, params.num_clips)) for i in rest]
 
 
 def clip_id_of(index: int) -> str:
@@ -102,7 +109,7 @@ def simulate_clip(params: Simulate, index: int, folder: Path) -> SimulatedClip:
     rng = np.random.default_rng([params.seed, index, 1])
     text = caption(world, rng)
     video = ""
-    if params.render:
+    if index < params.rendered:
         # PyBullet is an extra, and slow to import.
         from dsr.simulator.render import render
 
