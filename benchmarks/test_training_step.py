@@ -13,9 +13,10 @@ from dsr.examples.clips import ClipStore
 from dsr.examples.collate import Collator
 from dsr.examples.inputs import ClipInputs
 from dsr.examples.records import load_examples
-from dsr.params import GSM, Model, Train
+from dsr.params import GSM, Model, Params, Train
 from dsr.project import TRAIN
 from dsr.training import train
+from dsr.training.guidance import guide_examples
 from dsr.training.trainer import make_trainer
 from tests.training.projects import make_project
 
@@ -28,12 +29,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("fusion", ["none", "add", "gsm"])
 def test_training_step(fusion: str, project: Path, benchmark: BenchmarkFixture) -> None:
     torch.set_num_threads(1)
-    settings = Train(text_steps=0, steps=1)
+    settings = Train(geometry_steps=0, steps=1)
     table = train.read_questions(project / TRAIN)
     model, processor = train.make_model(Model(), GSM(fusion=fusion), project, table["question"])
     inputs = ClipInputs(ClipStore.of_project(project), processor)
     examples, _ = load_examples(table, inputs)
-    curriculum = train.make_curriculum(examples, settings)
+    curriculum = train.make_curriculum(guide_examples(examples, {}), Params(gsm=GSM(fusion=fusion), train=settings))
     trainer = make_trainer(model, inputs, curriculum, settings, project / "models/checkpoints/x")
     optimizer = trainer.create_optimizer()
     batch = Collator(inputs, model.config, training=True)(examples)

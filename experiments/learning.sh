@@ -10,7 +10,7 @@ for fusion in none gsm; do
     -S simulate.num_clips=2000 -S simulate.rendered=0 -S simulate.seed=5 \
     -S qa.seed=1 -S qa.candidates=3072 -S qa.keep_per_clip_type=80 -S qa.max_advantage=2.0 -S qa.num_blocks=null \
     -S gsm.num_tokens=8 -S 'gsm.encoders=[tracks]' -S model.max_pixels=784 \
-    -S train.geometry_steps=3000 -S train.text_steps=900 -S train.steps=600 -S train.batch_size=64 \
+    -S train.geometry_steps=3000 -S train.steps=600 -S train.batch_size=64 \
     -S train.gsm_learning_rate=0.002 \
     -S evaluate.batch_size=64 "$@"
 done

@@ -112,7 +112,8 @@ def test_the_published_recipe(tmp_path: Path):
     assert params.gsm.encoders == ("pi3",)
     assert (params.train.learning_rate, params.train.gsm_learning_rate) == (2e-7, 1e-6)
     assert params.train.batch_size * params.train.accumulation == 32
-    assert (params.train.text_steps, params.train.geometry_steps, params.train.steps) == (0, 0, 0)
+    assert (params.train.geometry_steps, params.train.steps, params.train.augment) == (0, 0, 0)
+    assert (params.train.option_loss, params.train.state_loss, params.train.attention_loss) == (0, 0, 0)
     assert params.train.bf16
     assert params.evaluate.shared_prefix
     assert (params.qa, params.cues) == (Params().qa, Params().cues)

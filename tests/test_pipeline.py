@@ -17,7 +17,7 @@ MINIMAL = {
     # A type has a handful of these questions: too few to judge it by.
     "qa": {"max_questions": 48, "audit": {"max_type_blind_accuracy": 1.0}},
     "model": {"max_pixels": 1568},
-    "train": {"text_steps": 2, "geometry_steps": 2, "steps": 4, "batch_size": 4, "save_steps": 2},
+    "train": {"geometry_steps": 2, "steps": 4, "batch_size": 4, "save_steps": 2},
     "evaluate": {"bootstrap": 100},
 }
 

@@ -344,18 +344,21 @@ class Train:
     """Optimizer steps on questions with video and geometry; 0 trains for `epochs`."""
     epochs: Above0 = 1.0
     """Passes over the questions, where `steps` is 0."""
-    text_steps: Annotated[int, Field(ge=0)] = 200
-    """Steps before these on options alone, with a noisy copy of the right one: a lesson for a model from random
-    initialisation (training/curriculum.py). 0 for a published backbone."""
-    geometry_steps: Annotated[int, Field(ge=0)] = 200
-    """Steps before all others on geometry alone: the GSM learns to spell the right option, without the language model.
-    For fusion `gsm`; 0 for a published backbone."""
+    geometry_steps: Annotated[int, Field(ge=0)] = 800
+    """Steps before these on geometry alone: the GSM learns to look at what a question asks for and to tell its states,
+    without the language model. For fusion `gsm` and questions of `qa`; 0 for a published backbone."""
     option_loss: AtLeast0 = 1.0
     """Weight of a loss that has the model choose among the four options, after the prompt and at the end of each
-    (training/curriculum.py); 0 for a published backbone."""
+    (training/losses.py); 0 for a published backbone."""
     state_loss: AtLeast0 = 1.0
-    """Weight of a loss that has the geometry tokens spell the right option rather than the others
-    (training/curriculum.py); 0 for a published backbone."""
+    """Weight of a loss that has geometry token i tell the state at key moment i in the words of an answer
+    (training/losses.py), with word embeddings that stay as they are; 0 for a published backbone."""
+    attention_loss: AtLeast0 = 1.0
+    """Weight of a loss that has the GSM look at whom and when a question is about (training/losses.py), in
+    `geometry_steps`."""
+    augment: AtLeast0 = 0.1
+    """Above 0, names of things are exchanged in a clip and its questions alike, clocks are put forward alike, and the
+    values of 3D tokens get noise of this deviation (training/guidance.py); 0 for a published backbone."""
     max_questions: Annotated[int, Field(ge=0)] = 0
     """Train on so many of the questions, drawn at random; a smaller set is part of a larger one. 0: all."""
     shuffle_options: bool = True
@@ -371,7 +374,8 @@ class Train:
     train_vision_tower: bool = False
     """Train the vision tower too, with `learning_rate`; the published recipe keeps it as it is."""
     lr_warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the steps of each lesson over which the learning rates rise; a cosine takes them down after that."""
+    """Share of the steps of the GSM alone, and of those of whole questions, over which the learning rates rise; a
+    cosine takes them down after that."""
     weight_decay: AtLeast0 = 0.01
     """AdamW's, on matrices alone."""
     max_grad_norm: Above0 = 1.0
@@ -399,7 +403,7 @@ class Train:
     cache_gib: AtLeast0 = 2.0
     """Memory for decoded frames and cues in GiB; clips beyond it are read again when their turn comes."""
     seed: Seed = 1
-    """Seed of the order of the questions, of their options, and of the lessons' noise."""
+    """Seed of the order of the questions, of their options, and of `augment`."""
 
     def __post_init__(self) -> None:
         require(not (self.lora_rank and self.deepspeed), "lora_rank", "0 with train.deepspeed")

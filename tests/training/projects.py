@@ -20,7 +20,7 @@ FRAMES = 8
 SMALL = Params(
     gsm=GSM(num_tokens=4),
     model=Model(max_pixels=28 * 28),
-    train=Train(steps=4, text_steps=2, geometry_steps=2, batch_size=4, save_steps=2),
+    train=Train(steps=4, geometry_steps=4, batch_size=4, save_steps=2),
 )
 
 
@@ -40,7 +40,7 @@ def make_clip(number: int) -> ClipCues:
 
 
 def question(number: int, row: int) -> dict[str, object]:
-    """Which way the camera goes, the right letter depending on the row."""
+    """Which way the camera goes, the right letter depending on the row; the columns of a pool are filled in."""
     right = "forward" if number % 2 == 0 else "backward"
     texts = [right, *(text for text in ("forward", "backward", "left", "right") if text != right)]
     order = np.roll(np.arange(4), row)
@@ -54,6 +54,17 @@ def question(number: int, row: int) -> dict[str, object]:
         "quartet_id": "",
         "source_video": f"clip_{number}",
         "shown_frames": FRAMES - row,
+        "form": "abs_dir_pred",
+        "wording": row,
+        "labels": ["robot", "camera"],
+        "boxes": [[10, 20, 30, 40], []],
+        "start_time": 0.0,
+        "end_time": 1.0,
+        "viewpoint": 0,
+        "targets": [-1],
+        "frames": [1, 3, 5],
+        "states": "+00" if right == "forward" else "-00",
+        "signal": [1.0, 0.0, 0.0] * 2 if right == "forward" else [-1.0, 0.0, 0.0] * 2,
     }
 
 

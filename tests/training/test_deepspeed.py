@@ -31,7 +31,6 @@ PARAMS = {
     "model": {"max_pixels": 784},
     "train": {
         "steps": 4,
-        "text_steps": 0,
         "geometry_steps": 0,
         "batch_size": 2,
         "save_steps": 2,

@@ -36,11 +36,14 @@ from dsr.model import load_model, presets
 from dsr.model.chat import option_log_probs
 from dsr.params import GSM, Params, Train
 from dsr.training import train
+from dsr.training.guidance import guide_examples, read_guides
 from dsr.training.trainer import GSMTrainer, make_trainer, parameter_groups
 from tests.safetensors_files import POINTER, tensor_file
 from tests.training.projects import SMALL, make_project
 
 REPOSITORY = Path(__file__).parents[2]
+OF_LOSSES = {"option_ends", "states", "possible_states"}
+"""Parts of a batch that are no inputs of the model."""
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +89,9 @@ def test_it_writes_a_model_that_answers_and_a_loss_curve(trained: Path) -> None:
         "step",
         "loss",
         "accuracy",
-        "hinted_accuracy",
         "option_accuracy",
         "state_accuracy",
+        "attention_accuracy",
         "learning_rate",
     }
     # Nothing is left of the run itself, and nothing was done beside it.
@@ -190,9 +193,10 @@ def small_trainer(root: Path, params: Params = SMALL, dtype: torch.dtype = torch
     table = pd.read_parquet(root / "data/qa/train.parquet")
     model, processor = presets.make_model(params.model, params.gsm, root, texts_of(root), dtype)
     inputs = ClipInputs(ClipStore.of_project(root), processor)
-    curriculum = train.make_curriculum(load_examples(table, inputs)[0], params.train)
+    examples = guide_examples(load_examples(table, inputs)[0], read_guides(table, params.qa))
+    curriculum = train.make_curriculum(examples, params)
     trainer = make_trainer(model, inputs, curriculum, params.train, root / "models/checkpoints/x")
-    return trainer, trainer.data_collator([curriculum[i] for i in range(len(curriculum) - 4, len(curriculum))])
+    return trainer, trainer.data_collator([curriculum[len(curriculum) - 1]])
 
 
 def test_parameter_groups_hold_every_trained_parameter_once(trained: Path) -> None:
@@ -209,7 +213,7 @@ def test_parameter_groups_hold_every_trained_parameter_once(trained: Path) -> No
     assert all(name.endswith(("bias", "queries")) or "norm" in name or "ln_q" in name for name in plain)
 
 
-def test_the_learning_rate_rises_and_falls_in_every_lesson(trained: Path) -> None:
+def test_the_learning_rate_rises_and_falls_for_the_gsm_alone_and_for_all(trained: Path) -> None:
     def shares(params: Train, part: str = "language model") -> list[float]:
         trainer, _ = small_trainer(trained, replace(SMALL, train=params))
         trainer.create_optimizer_and_scheduler(steps := trainer.args.max_steps)
@@ -217,26 +221,23 @@ def test_the_learning_rate_rises_and_falls_in_every_lesson(trained: Path) -> Non
         share = trainer.lr_scheduler.lr_lambdas[names.index(part)]
         return [share(step) for step in range(steps + 1)]
 
-    plain = shares(Train(steps=10, text_steps=0, geometry_steps=0, lr_warmup=0.2))
+    plain = shares(Train(steps=10, geometry_steps=0, lr_warmup=0.2))
     parameter = torch.nn.Parameter(torch.zeros(1))
     cosine = get_cosine_schedule_with_warmup(torch.optim.SGD([parameter], 1.0), 2, 10).lr_lambdas[0]
     assert plain == pytest.approx([cosine(step) for step in range(11)])
-    three = Train(steps=10, text_steps=5, geometry_steps=10, lr_warmup=0.2)
+    both = Train(steps=10, geometry_steps=5, lr_warmup=0.2)
     short = [0, *(0.5 * (1 + np.cos(np.pi * np.arange(4) / 4)))]
-    assert shares(three)[:25] == pytest.approx([*plain[:10], *short, *plain[:10]])
-    # What had a lesson of its own rests in the second, and learns little in the third.
-    taught = shares(three, "merger and geometry")[:25]
-    assert taught == pytest.approx([*plain[:10], *[0] * 5, *(0.1 * share for share in plain[:10])])
-    assert shares(replace(three, geometry_steps=0), "merger and geometry")[:15] == pytest.approx([*short, *plain[:10]])
+    assert shares(both)[:15] == pytest.approx([*short, *plain[:10]])
+    # What was trained alone learns little after it.
+    taught = shares(both, "merger and geometry")[:15]
+    assert taught == pytest.approx([*short, *(0.1 * share for share in plain[:10])])
+    assert shares(replace(both, geometry_steps=0), "merger and geometry")[:10] == pytest.approx(plain[:10])
 
 
-def test_words_stay_as_they_were_drawn_in_lessons(trained: Path) -> None:
+def test_words_stay_as_they_are_where_geometry_tokens_tell_states(trained: Path) -> None:
     words = "model.language_model.embed_tokens.weight"
-    for lessons, learns in (
-        ({"text_steps": 1, "geometry_steps": 0}, False),
-        ({"text_steps": 0, "geometry_steps": 0}, True),
-    ):
-        trainer, _ = small_trainer(trained, replace(SMALL, train=replace(SMALL.train, **lessons)))
+    for weight, learns in ((1.0, False), (0.0, True)):
+        trainer, _ = small_trainer(trained, replace(SMALL, train=replace(SMALL.train, state_loss=weight)))
         assert dict(trainer.model.named_parameters())[words].requires_grad == learns
 
 
@@ -254,14 +255,14 @@ def test_a_batch_without_answers_and_a_loss_that_is_no_number_stop_the_run(train
 def test_without_the_aids_the_loss_is_the_answers_alone(trained: Path) -> None:
     bare = replace(SMALL, train=replace(SMALL.train, option_loss=0.0, state_loss=0.0))
     trainer, batch = small_trainer(trained, bare)
-    inputs = {name: value for name, value in batch.items() if name not in ("option_ends", "state_labels")}
+    inputs = {name: value for name, value in batch.items() if name not in OF_LOSSES}
     expected = trainer.model(**inputs).loss
     torch.testing.assert_close(trainer.compute_loss(trainer.model, batch), expected)
 
 
 @pytest.mark.parametrize("fusion", ["none", "add"])
 def test_other_fusions_train_too(fusion: Any, tmp_path: Path) -> None:
-    params = replace(SMALL, gsm=GSM(fusion=fusion), train=replace(SMALL.train, steps=2, text_steps=0, geometry_steps=0))
+    params = replace(SMALL, gsm=GSM(fusion=fusion), train=replace(SMALL.train, steps=2, geometry_steps=0))
     train.run(params, make_project(tmp_path, rows=1, videos=0), workers=1)
     assert load_model(tmp_path / "models/gsm", "cpu")[0].config.gsm["fusion"] == fusion
 
@@ -269,7 +270,7 @@ def test_other_fusions_train_too(fusion: Any, tmp_path: Path) -> None:
 def test_rows_that_cannot_be_used_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_project(tmp_path, rows=1, videos=0)
     (root / "data/cues/clip_1.npz").unlink()
-    train.run(replace(SMALL, train=replace(SMALL.train, steps=1, text_steps=0, geometry_steps=0)), root, workers=1)
+    train.run(replace(SMALL, train=replace(SMALL.train, steps=1, geometry_steps=0)), root, workers=1)
     summary = json.loads((root / "models/gsm/training_summary.json").read_text())
     assert (summary["questions"], summary["used"]) == (4, 3)
     assert list(summary["missing"].values()) == [1]
@@ -439,7 +440,7 @@ def run_small(root: Path, gsm: GSM = SMALL.gsm, **settings: Any) -> dict[str, An
 
 def test_pi3_trains_with_its_encoder_as_it_was(tmp_path: Path) -> None:
     gsm = GSM(num_tokens=4, encoders=("pi3",))
-    run_small(tmp_path, gsm, text_steps=0, geometry_steps=0, shared_prefix=True, steps=2)
+    run_small(tmp_path, gsm, geometry_steps=0, shared_prefix=True, steps=2)
     start = train.make_model(SMALL.model, gsm, tmp_path, texts_of(tmp_path))[0].model.geometry["pi3"].state_dict()
     saved = {name: weights(tmp_path)[f"model.geometry.pi3.{name}"] for name in start}
     changed = {name for name, tensor in saved.items() if not torch.equal(tensor, start[name])}
@@ -454,7 +455,7 @@ def test_pi3_trains_with_its_encoder_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_shared_prefix_trains_on_every_question_once_an_epoch(tmp_path: Path) -> None:
-    summary = run_small(tmp_path, shared_prefix=True, questions_per_clip=2, text_steps=1, geometry_steps=0, steps=3)
+    summary = run_small(tmp_path, shared_prefix=True, questions_per_clip=2, geometry_steps=1, steps=3)
     assert (summary["used"], summary["steps"]) == (12, 4)
 
 

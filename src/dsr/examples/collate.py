@@ -9,7 +9,6 @@ Letters: b samples, s tokens, r tokens that are read, v videos (one a sample, or
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,7 @@ from torch import Tensor
 from dsr.examples.inputs import ClipInputs, Video
 from dsr.examples.records import Example
 from dsr.examples.views import VIDEO_OF, VIEWS
-from dsr.mcq import LETTERS
-from dsr.model.chat import ANSWER_TOKENS, Prompt, build_prompt, encode
+from dsr.model.chat import ANSWER_TOKENS, Prompt, build_prompt
 from dsr.model.geometry_encoders import ENCODERS, Grid, pad_arrays
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
 from dsr.model.shared_prefix import PackedClip, Packing
@@ -39,11 +37,8 @@ class Collator:
     Args:
         view: name of a view of the clips (dsr.examples.views).
         lenders: for a view with shuffled geometry, the clip that lends each clip its own.
-        training: add `labels` [b, s], a loss on the answer alone; and for dsr.training.curriculum `option_ends` [b, 4],
-            the places of the options' last tokens, and `state_labels` [b, 4, N], the tokens that spell each option, the
-            right one first; with hints, `hints` [b, N], the tokens that spell them, IGNORED elsewhere, and
-            `hint_weights` [b]; for the lesson `options` `position_ids` with gaps. Examples of the lesson `geometry`
-            become `asked` and `state_labels`.
+        training: add `labels` [b, s], a loss on the answer alone, and `option_ends` [b, 4], the places of the options'
+            last tokens (dsr.training.losses).
         shared_prefix: pack samples about the same frames of a clip together, where all of a batch have a video.
     """
 
@@ -63,23 +58,21 @@ class Collator:
         self.tokenizer = inputs.processor.tokenizer
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        if all(example.lesson == "geometry" for example in examples):
-            return self._for_gsm(examples)
         # A view makes what it shows anew each time.
-        shown = {(e.clip_id, e.shown_frames, e.lesson): e for e in examples}
+        shown = {(e.clip_id, e.shown_frames): e for e in examples}
         made = {key: self._video(example) for key, example in shown.items()}
-        videos = [made[e.clip_id, e.shown_frames, e.lesson] for e in examples]
-        prompts = [self._prompt(example, video) for example, video in zip(examples, videos, strict=True)]
-        if self.shared_prefix and all(video is not None for video in videos) and not any(e.hint for e in examples):
+        videos = [made[e.clip_id, e.shown_frames] for e in examples]
+        prompts = [self.prompt(example, video) for example, video in zip(examples, videos, strict=True)]
+        if self.shared_prefix and all(video is not None for video in videos):
             return self._packed(examples, prompts, videos)
         pad = self.tokenizer.pad_token_id
         batch = Batch(
-            input_ids=_pad_left([p.input_ids for p in prompts], pad),
-            attention_mask=_pad_left([[1] * len(p.input_ids) for p in prompts], 0),
-            question_mask=_pad_left([p.asks for p in prompts], 0).bool(),
+            input_ids=pad_left([p.input_ids for p in prompts], pad),
+            attention_mask=pad_left([[1] * len(p.input_ids) for p in prompts], 0),
+            question_mask=pad_left([p.asks for p in prompts], 0).bool(),
         )
         if self.training:
-            is_answer = _pad_left([p.answers for p in prompts], 0).bool()
+            is_answer = pad_left([p.answers for p in prompts], 0).bool()
             batch["labels"] = batch["input_ids"].masked_fill(~is_answer, IGNORED)
             length = batch["input_ids"].shape[1]
             batch["option_ends"] = torch.tensor(
@@ -87,29 +80,20 @@ class Collator:
             )
         seen = [(example, video) for example, video in zip(examples, videos, strict=True) if video is not None]
         if seen:
-            batch |= self._vision(seen)
-            if self.training and self.config.num_geometry_tokens:
-                batch["state_labels"] = self._state_labels([example for example, _ in seen])
-        if any(example.lesson == "options" for example in examples):
-            batch["position_ids"] = self._positions(batch, [example.gap for example in examples])
-        if self.training and self.config.num_geometry_tokens and any(example.hint for example in examples):
-            batch["hints"] = self._spellings([example.hint for example in examples])
-            batch["hint_weights"] = torch.tensor([example.hint_weight for example in examples])
+            batch |= self.vision(seen)
         return batch
 
-    def _positions(self, batch: Batch, gaps: Sequence[int]) -> Tensor:
-        """[3, b, s] int64 of text, with gaps after each sample's span."""
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        is_end = ids == self.config.vision_end_token_id
-        after = is_end.cumsum(-1) - is_end.long()
-        positions = (mask.cumsum(-1) - 1).clamp(min=0) + after * torch.tensor(gaps)[:, None]
-        return positions.expand(3, -1, -1)
-
-    def _packed(self, examples: Sequence[Example], prompts: Sequence[Prompt], videos: Sequence[Any]) -> Batch:
-        """One row [1, s]; `reads` [b, r], `labels` and `option_ends` (in what is read) in the order of the examples."""
+    @staticmethod
+    def groups(examples: Sequence[Example]) -> dict[tuple[str, int], list[int]]:
+        """Rows about the same frames of a clip, in the order in which a packed row has them."""
         groups: dict[tuple[str, int], list[int]] = {}
         for row, example in enumerate(examples):
             groups.setdefault((example.clip_id, example.shown_frames), []).append(row)
+        return groups
+
+    def _packed(self, examples: Sequence[Example], prompts: Sequence[Prompt], videos: Sequence[Any]) -> Batch:
+        """One row [1, s]; `reads` [b, r], `labels` and `option_ends` (in what is read) in the order of the examples."""
+        groups = self.groups(examples)
         clips, ids, asks = [], [], []
         reads: list[list[int]] = [[] for _ in examples]
         for rows in groups.values():
@@ -130,40 +114,31 @@ class Collator:
             question_mask=torch.tensor([asks]),
             packing=Packing(tuple(clips)),
             reads=torch.tensor(reads),
-            **self._vision([(examples[rows[0]], videos[rows[0]]) for rows in groups.values()]),
+            **self.vision([(examples[rows[0]], videos[rows[0]]) for rows in groups.values()]),
         )
         if self.training:
             labels = batch["input_ids"][0, batch["reads"]]
             labels[:, :-ANSWER_TOKENS] = IGNORED
             batch["labels"] = labels
             batch["option_ends"] = torch.arange(len(prompts[0].option_ends)).expand(len(examples), -1)
-            if self.config.num_geometry_tokens:
-                batch["state_labels"] = self._state_labels([examples[row] for rows in groups.values() for row in rows])
         return batch
 
     def _video(self, example: Example) -> Video | None:
-        if self.view.video == "none" or example.lesson == "options":
+        if self.view.video == "none":
             return None
         return self.inputs.video(example.clip_id, example.shown_frames, self.view.video)
 
-    def _prompt(self, example: Example, video: Video | None) -> Prompt:
-        places = self.config.num_geometry_tokens
-        bare = example.lesson == "options"
-        vision = 0 if video is None else self._vision_tokens(video)
-        return build_prompt(
-            self.tokenizer,
-            example.question,
-            example.options,
-            video_tokens=vision + places if bare or video is not None else 0,
-            hint=self._spelled([example.hint])[0] if bare and not places else (),
-            bare=bare,
-            answer=example.answer if self.training else "",
-        )
+    def prompt(self, example: Example, video: Video | None) -> Prompt:
+        """Tokens of a question, with places for a video and what follows it."""
+        places = 0 if video is None else self._vision_tokens(video) + self.config.num_geometry_tokens
+        answer = example.answer if self.training else ""
+        return build_prompt(self.tokenizer, example.question, example.options, video_tokens=places, answer=answer)
 
     def _vision_tokens(self, video: Video) -> int:
         return int(np.prod(video.grid_thw)) // self.config.vision_config.spatial_merge_size**2
 
-    def _vision(self, seen: Sequence[tuple[Example, Video]], patches: bool = True) -> dict[str, Any]:
+    def vision(self, seen: Sequence[tuple[Example, Video]], patches: bool = True) -> dict[str, Any]:
+        """Inputs of videos, with their geometry, each for one example."""
         inputs: dict[str, Any] = {
             "video_grid_thw": torch.tensor([video.grid_thw for _, video in seen]),
             "second_per_grid_ts": torch.tensor([self.inputs.seconds_per_group(e.clip_id) for e, _ in seen]),
@@ -195,41 +170,16 @@ class Collator:
         for clip_id, (example, video) in zip(of, seen, strict=True):
             _, rows, columns = video.grid_thw
             grid = Grid(example.shown_frames, rows // merge, columns // merge)
-            arrays.append(self.inputs.geometry(clip_id, encoder, grid, "own" if geometry == "shuffled" else geometry))
+            arrays.append(self.arrays(encoder, clip_id, example, grid))
         return {part: pad_arrays([a[part] for a in arrays]) for part in arrays[0]}
 
-    def _for_gsm(self, examples: Sequence[Example]) -> Batch:
-        """Inputs of Qwen2_5_VLGSMModel.select, and the labels of its output."""
-        seen = [(example, self.inputs.video(example.clip_id, example.shown_frames)) for example in examples]
-        prompts = [self._prompt(example, None) for example in examples]
-        questions = [list(compress(prompt.input_ids, prompt.asks)) for prompt in prompts]
-        asked = {
-            "question_ids": _pad_left(questions, self.tokenizer.pad_token_id),
-            "question_mask": _pad_left([[1] * len(ids) for ids in questions], 0).bool(),
-            **self._vision(seen, patches=any(ENCODERS[name].reads_video for name in self.config.gsm["encoders"])),
-        }
-        return Batch(asked=asked, state_labels=self._state_labels(examples))
-
-    def _state_labels(self, examples: Sequence[Example]) -> Tensor:
-        """[b, 4, N] int64, the right option's first, IGNORED after each one's tokens."""
-        sorted_options = (sorted(e.options, key=lambda option: option[0] != e.answer) for e in examples)
-        labels = self._spellings([option for options in sorted_options for option in options])
-        return labels.unflatten(0, (-1, len(LETTERS)))
-
-    def _spellings(self, options: Sequence[str]) -> Tensor:
-        """[options, N] int64 tokens of options' lines without their letters, IGNORED after them."""
-        labels = torch.full((len(options), self.config.num_geometry_tokens), IGNORED)
-        for row, ids in zip(labels, self._spelled(options), strict=True):
-            row[: len(ids)] = torch.tensor(ids[: len(row)])
-        return labels
-
-    def _spelled(self, options: Sequence[str]) -> list[list[int]]:
-        """Tokens of options' lines without their letters; none of an empty text."""
-        ids = encode(self.tokenizer, [*options, *(option[:2] for option in options)])
-        return [line[len(letter) :] for line, letter in zip(ids, ids[len(options) :], strict=False)]
+    def arrays(self, encoder: str, clip_id: str, example: Example, grid: Grid) -> dict[str, np.ndarray]:
+        """An encoder's arrays of a clip, for an example."""
+        view = self.view.geometry
+        return self.inputs.geometry(clip_id, encoder, grid, "own" if view == "shuffled" else view)
 
 
-def _pad_left(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+def pad_left(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     """[b, s] int64."""
     length = max(map(len, rows))
     return torch.tensor([[fill] * (length - len(row)) + list(map(int, row)) for row in rows])

@@ -89,7 +89,7 @@ class ClipInputs:
         """
         return self.clips.cache.get(
             (encoder, clip_id, grid, view),
-            lambda: ENCODERS[encoder].extract(change_cues(self.clips.cues(clip_id), view), grid, self._tokens),
+            lambda: ENCODERS[encoder].extract(change_cues(self.clips.cues(clip_id), view), grid, self.tokens),
             lambda arrays: sum(a.nbytes for a in arrays.values()),
         )
 
@@ -105,7 +105,8 @@ class ClipInputs:
         mean, std = (torch.tensor(x)[:, None] / video.rescale_factor for x in (video.image_mean, video.image_std))
         return ((patches.view(len(patches), 3, -1).float() - mean) / std).flatten(1)
 
-    def _tokens(self, text: str) -> list[int]:
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text."""
         return encode(self.processor.tokenizer, [text])[0]
 
     def _decode(self, clip_id: str) -> Video:

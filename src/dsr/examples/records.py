@@ -6,7 +6,6 @@ A row that cannot be used (no cues, no video, malformed) has a reason, so that u
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
 import pandas as pd
 
@@ -17,18 +16,10 @@ from dsr.mcq import Question, read_row, row_problem
 
 @dataclass(frozen=True)
 class Example(Question):
-    """A question that can be asked, with what a lesson makes of it."""
+    """A question that can be asked."""
 
     shown_frames: int = 0
     """At least one; no more than the clip has."""
-    hint: str = ""
-    """An option's line, told in the places of the geometry tokens (dsr.training.curriculum)."""
-    hint_weight: float = 1.0
-    """Share of the way that the geometry tokens are moved to what tells the hint: 0 not at all, 1 all the way."""
-    gap: int = 0
-    """Positions left out before the options, as if there were more to read."""
-    lesson: Literal["options", "geometry", "whole"] = "whole"
-    """Part of the question that is given, and to whom (dsr.training.curriculum)."""
 
 
 def load_examples(table: pd.DataFrame, inputs: ClipInputs, workers: int = 1) -> tuple[list[Example], dict[str, str]]:

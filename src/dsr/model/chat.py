@@ -38,7 +38,6 @@ def build_prompt(
     options: Sequence[str],
     *,
     video_tokens: int = 0,
-    hint: Sequence[int] = (),
     bare: bool = False,
     answer: str = "",
 ) -> Prompt:
@@ -47,7 +46,6 @@ def build_prompt(
     Args:
         options: texts that begin with their letters, "A. …".
         video_tokens: <|video_pad|> tokens, vision and geometry together; 0 for a prompt without video.
-        hint: token ids in the places of the video, if it has none (dsr.training.curriculum).
         bare: leave out the question.
         answer: a letter, for training; '' ends the prompt where the answer is to be read.
     """
@@ -62,8 +60,7 @@ def build_prompt(
     pieces = prompt_pieces(None if bare else question, options)
     # One call: each has its overhead.
     before, start, pad, end, header, ending, *lines = encode(tokenizer, [*fixed, *pieces])
-    span = pad * video_tokens or list(hint)
-    video = [*start, *span, *end] if span else []
+    video = [*start, *pad * video_tokens, *end] if video_tokens else []
     text = [*chain.from_iterable(lines)]
     ends = (len(before) + len(video) - 1 + np.cumsum([len(line) for line in lines])).tolist()[1:-1]
     ids = before + video + text + header + ending

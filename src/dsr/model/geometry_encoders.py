@@ -169,7 +169,7 @@ class AddressedEncoder(GeometryEncoder):
 
     Beside `values` and `cells`: `seconds` [k] float32, the group's mean time in seconds of the clip; `words` [k, 8]
     int64, token ids of the label, PADDING after them; `things` [k, n] int64, tracks that a token is of, the number of
-    tracks for the camera (no part of the token: dsr.examples.guidance).
+    tracks for the camera (no part of the token: dsr.training.guidance).
     """
 
     inputs: tuple[str, ...] = ("values", "cells", "seconds", "words")
@@ -224,7 +224,7 @@ class TrackEncoder(AddressedEncoder):
             "values": _clip(things[thing, group].reshape(len(thing), -1)),
             "cells": _cells(things, grid)[thing, group],
             "seconds": view.group_seconds[group].astype(np.float32),
-            "words": _words(cues, encode)[thing],
+            "words": label_words(cues, encode)[thing],
             "things": thing[:, None],
         }
 
@@ -252,7 +252,7 @@ class PairEncoder(AddressedEncoder):
         viewers, targets = _pairs(cues)
         values = _by_group(_seen_by(cues, view, viewers, targets), grid)
         pair, group = np.nonzero(values[..., 0].any(axis=-1))
-        viewer, target, words = viewers[pair], targets[pair], _words(cues, encode)
+        viewer, target, words = viewers[pair], targets[pair], label_words(cues, encode)
         return {
             "values": _clip(values[pair, group].reshape(len(pair), -1)),
             "cells": _cells(_by_group(_things(cues, view), grid), grid)[target, group],
@@ -532,7 +532,7 @@ def _cells(things: np.ndarray, grid: Grid) -> np.ndarray:
     return np.concatenate([group, cell], axis=-1).astype(np.int64)
 
 
-def _words(cues: ClipCues, encode: Encode) -> np.ndarray:
+def label_words(cues: ClipCues, encode: Encode) -> np.ndarray:
     """[n + 1, 8] int64 token ids of the tracks' labels and, last, the camera's; PADDING after them."""
     words = np.full((cues.num_tracks + 1, MAX_LABEL_TOKENS), PADDING, np.int64)
     for row, name in zip(words, [*cues.labels.tolist(), CAMERA_LABEL], strict=True):

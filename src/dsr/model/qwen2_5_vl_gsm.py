@@ -142,8 +142,6 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         second_per_grid_ts: Tensor | None = None,
         geometry: Geometry | None = None,
         question_mask: Tensor | None = None,
-        hints: Tensor | None = None,
-        hint_weights: Tensor | None = None,
         packing: Packing | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -152,9 +150,6 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         Args:
             geometry: of every video; not needed with fusion `none`.
             question_mask: [b, s] bool, the tokens that ask; see `default_question_mask`.
-            hints: [b, N] int64, words that the geometry tokens are moved to (dsr.training.curriculum); IGNORED leaves
-                the geometry token. Without a video they stand in the places of the prompt's <|video_pad|> tokens.
-            hint_weights: [b] how far, from 0 to 1.
             packing: input_ids are a packed row [1, s] of clips, each with one video.
 
         Raises:
@@ -166,11 +161,6 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
             return self._packed_forward(
                 input_ids, packing, pixel_values_videos, video_grid_thw, second_per_grid_ts, geometry, question_mask
             )
-        if hints is not None and hint_weights is not None and input_ids is not None and pixel_values_videos is None:
-            words = self.get_input_embeddings()
-            nothing = words.weight.new_zeros(*hints.shape, words.embedding_dim)
-            told = self._tell(nothing, hints, hint_weights)
-            inputs_embeds, input_ids = self._scatter(words(input_ids), input_ids, list(told)), None
         if pixel_values_videos is not None:
             if input_ids is None or video_grid_thw is None:
                 raise ValueError("a video needs input_ids and video_grid_thw")
@@ -191,8 +181,6 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
                 question = inputs_embeds.gather(1, order[..., None].expand(-1, -1, inputs_embeds.shape[-1]))
                 mask = question_mask.gather(1, order)
                 selected = self._select(question[owners], mask[owners], tokens, second_per_grid_ts)
-                if hints is not None and hint_weights is not None:
-                    selected = self._tell(selected, hints[owners], hint_weights[owners])
                 video = [part for pair in zip(video, selected, strict=True) for part in pair]
             inputs_embeds = self._scatter(inputs_embeds, input_ids, video)
             if pixel_values is not None:
@@ -211,11 +199,6 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
             second_per_grid_ts=second_per_grid_ts,
             **kwargs,
         )
-
-    def _tell(self, selected: Tensor, hints: Tensor, weights: Tensor) -> Tensor:
-        """Geometry tokens [b, N, d] moved to what they would be if they said the hints [b, N], by weights [b]."""
-        told = self.gsm.norm(self.get_input_embeddings()(hints.clamp(min=0))).to(selected)
-        return torch.lerp(selected, told, (weights[:, None] * (hints != IGNORED))[..., None].to(selected))
 
     def _owners(self, input_ids: Tensor, grid_thw: Tensor) -> Tensor:
         """[v] the sample that each video is in; checks that the prompt has a place for every token."""
@@ -483,8 +466,6 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         second_per_grid_ts: Tensor | None = None,
         geometry: Geometry | None = None,
         question_mask: Tensor | None = None,
-        hints: Tensor | None = None,
-        hint_weights: Tensor | None = None,
         packing: Packing | None = None,
         reads: Tensor | None = None,
         asked: Mapping[str, Any] | None = None,
@@ -524,8 +505,6 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             if question_mask is None and input_ids is not None:
                 question_mask = default_question_mask(self.config, input_ids, attention_mask, labels)
             kwargs |= {"geometry": geometry, "question_mask": question_mask}
-        if hints is not None:
-            kwargs |= {"hints": hints, "hint_weights": hint_weights}
         if labels is not None and logits_to_keep:
             labels = labels[:, -logits_to_keep:]
         return super().forward(

@@ -17,12 +17,12 @@ from dsr.training.launch import is_first, wait_for_all, world_size
 
 ACCURACIES = {
     "accuracy": "accuracy",
-    "hinted_accuracy": "with hints",
     "option_accuracy": "at options",
-    "state_accuracy": "by geometry tokens",
+    "state_accuracy": "of geometry tokens",
+    "attention_accuracy": "of attention",
 }
-"""Accuracies that a step may log, with their titles: right letters without and with a hint, right where the option loss
-reads, right by what the geometry tokens spell."""
+"""Accuracies that a step may log, with their titles: right letters, right where the option loss reads, right states,
+and heads that look most where they should."""
 COMPLETE = "complete"
 """File in a checkpoint that was written to its end."""
 

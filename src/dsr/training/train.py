@@ -28,13 +28,15 @@ from dsr import console, project
 from dsr.console import StageError
 from dsr.examples.clips import ClipStore
 from dsr.examples.inputs import ClipInputs
-from dsr.examples.records import Example, load_examples
+from dsr.examples.records import load_examples
 from dsr.files import sha256_file, sha256_json, whole_folder, write_json
 from dsr.mcq import read_questions
+from dsr.model.geometry_encoders import ENCODERS
 from dsr.model.presets import make_model, share_cores
-from dsr.params import Params, Train
+from dsr.params import Params
 from dsr.source import code_hash
 from dsr.training.curriculum import Curriculum
+from dsr.training.guidance import GuidedExample, guide_examples, read_guides
 from dsr.training.launch import (
     deepspeed_config,
     is_first,
@@ -55,8 +57,6 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     Raises:
         StageError: no questions, none that can be used, no backbone, a loss that is not a number.
     """
-    if params.gsm.fusion != "gsm":
-        params = dataclasses.replace(params, train=dataclasses.replace(params.train, geometry_steps=0))
     if processes := processes_to_start(params.train):
         start(processes, root, workers)
         return
@@ -77,7 +77,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     clips = {example.clip_id for example in examples}
     blank = inputs.clips.without_video(clips)
     _report_missing(missing, len(table), len(blank))
-    curriculum = make_curriculum(examples, params.train)
+    curriculum = make_curriculum(guide_examples(examples, read_guides(table, params.qa)), params)
     folder = root / project.CHECKPOINTS / run_key(params, root)
     tensorboard = root / project.TENSORBOARD / folder.name if params.train.tensorboard else None
     trainer = make_trainer(model, inputs, curriculum, params.train, folder, workers, deepspeed, tensorboard)
@@ -137,20 +137,30 @@ def made_from(params: Params) -> dict[str, Any]:
     return {name: dataclasses.asdict(getattr(params, name)) for name in ("gsm", "model", "train")}
 
 
-def make_curriculum(examples: Sequence[Example], train: Train) -> Curriculum:
-    """The order of a run's questions; a step takes `accumulation` batches of every process."""
+def make_curriculum(examples: Sequence[GuidedExample], params: Params) -> Curriculum:
+    """The batches of a run; a step takes `accumulation` of them in every process."""
+    train, gsm = params.train, params.gsm
     together = train.accumulation * world_size()
     steps = train.steps or math.ceil(len(examples) * train.epochs / (train.batch_size * together))
+    # Where tokens do not tell the time in seconds, a question's clock and theirs cannot be changed alike.
+    tells_time = gsm.fusion != "none" and all(ENCODERS[name].is_addressed for name in gsm.encoders)
     return Curriculum(
         examples,
         train.batch_size,
-        text_batches=train.text_steps * together,
-        geometry_batches=train.geometry_steps * together,
+        geometry_batches=guided_steps(examples, params) * together,
         batches=steps * together,
         shuffle_options=train.shuffle_options,
         seed=train.seed,
         questions_per_clip=train.questions_per_clip if train.shared_prefix else 1,
+        augment=train.augment,
+        shifts_clocks=tells_time,
     )
+
+
+def guided_steps(examples: Sequence[GuidedExample], params: Params) -> int:
+    """Steps of the GSM alone: none without a GSM, or where no question has a guide."""
+    guided = params.gsm.fusion == "gsm" and any(example.guide for example in examples)
+    return params.train.geometry_steps if guided else 0
 
 
 def last_complete(folder: Path) -> str | None:

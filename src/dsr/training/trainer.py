@@ -1,7 +1,11 @@
 """The trainer: what learns at which rate, in which order, by which losses.
 
-transformers' Trainer with explicit parameter groups, the curriculum's order, a loss on options and states beside the
-answer's, and errors instead of bad steps.
+transformers' Trainer with explicit parameter groups, the curriculum's batches, losses on options, states and attention
+beside the answer's (dsr.training.losses), and errors instead of bad steps.
+
+While the GSM is trained alone, its selector is first shown where to look: a share of its attention is put there, less
+and less of it, and the attention loss fades. Afterwards it learns at a small part of its rate, and word embeddings stay
+as they are: what one has learned to say, the other has learned to read.
 """
 
 import math
@@ -21,14 +25,17 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from dsr import console, project
 from dsr.console import StageError
-from dsr.examples.collate import Collator
 from dsr.examples.inputs import ClipInputs
 from dsr.model.chat import ANSWER_TOKENS
+from dsr.model.geometry_encoders import spelled
+from dsr.model.gsm import Look
 from dsr.model.qwen2_5_vl_gsm import IGNORED, OWN_PARTS, READER, Qwen2_5_VLGSMForConditionalGeneration
 from dsr.params import Train
-from dsr.training.curriculum import PLAINNESS, SHARPNESS, Curriculum, option_scores, state_scores
+from dsr.training.batches import TrainingCollator
+from dsr.training.curriculum import Curriculum
 from dsr.training.launch import world_size
 from dsr.training.lora import MARK, add_adapters
+from dsr.training.losses import attention_loss, option_scores, state_loss
 from dsr.training.progress import Meter, ProgressCallback
 
 GEOMETRY = "merger and geometry"
@@ -37,7 +44,11 @@ LOG_STEPS = 10
 WRITING = 0.1
 """Weight of the loss on the answer's tokens among all others, beside the option loss."""
 LATER = 0.1
-"""Share of its learning rate that the GSM keeps after a geometry lesson."""
+"""Share of its learning rate that the GSM keeps where it was trained alone before."""
+SHOWN = 0.6
+"""Share of the steps of the GSM alone in which attention is put where it should be, from all of it to none."""
+GUIDED, UNGUIDED = 0.7, 0.1
+"""Share of these steps in which the weight of the attention loss falls, from all of it to the second."""
 
 
 def make_trainer(
@@ -72,12 +83,14 @@ def make_trainer(
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+    collator = TrainingCollator(inputs, model.config, train.shared_prefix)
     trainer = GSMTrainer(
         train,
+        collator,
         model=model,
         args=arguments,
         train_dataset=curriculum,
-        data_collator=Collator(inputs, model.config, training=True, shared_prefix=train.shared_prefix),
+        data_collator=collator.collate,
     )
     trainer.add_callback(ProgressCallback(trainer.meter))
     trainer.remove_callback(PrinterCallback)
@@ -89,8 +102,9 @@ def _arguments(
 ) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
-        max_steps=len(curriculum) // (train.batch_size * train.accumulation * world_size()),
-        per_device_train_batch_size=train.batch_size,
+        max_steps=len(curriculum) // (train.accumulation * world_size()),
+        # The curriculum's items are batches.
+        per_device_train_batch_size=1,
         gradient_accumulation_steps=train.accumulation,
         learning_rate=train.learning_rate,
         weight_decay=train.weight_decay,
@@ -119,14 +133,17 @@ def _arguments(
 
 
 class GSMTrainer(Trainer):
-    """Explicit parameter groups, the curriculum's order, the state loss, and errors instead of bad steps."""
+    """Explicit parameter groups, the curriculum's batches, its losses, and errors instead of bad steps."""
 
     model: Qwen2_5_VLGSMForConditionalGeneration
+    train_dataset: Curriculum
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
-    def __init__(self, train: Train, **kwargs: Any) -> None:
+    def __init__(self, train: Train, collator: TrainingCollator, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.collator, self._state_words = collator, collator.state_words()
+        self.gsm_steps = self.train_dataset.geometry_batches // (train.accumulation * world_size())
         self.settings = train
         self.meter = Meter()
         self._selected: Tensor | None = None
@@ -146,14 +163,15 @@ class GSMTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Rates that go up, and down as a cosine, in each lesson; what had a geometry lesson learns little after it."""
+        """Rates that go up, and down as a cosine, in the steps of the GSM alone and in those of whole questions; in the
+        second, what was trained in the first learns little."""
         if self.lr_scheduler is None:
             optimizer = optimizer or self.create_optimizer()
-            first, second = self.settings.geometry_steps, self.settings.geometry_steps + self.settings.text_steps
-            lessons = (first, 0, 1.0), (second, first, 0.0), (num_training_steps, second, LATER)
+            first = self.gsm_steps
+            parts = (first, 0, 1.0), (num_training_steps, first, LATER)
 
             def share(step: int, taught: bool) -> float:
-                end, start, most = next((lesson for lesson in lessons if step < lesson[0]), lessons[-1])
+                end, start, most = next((part for part in parts if step < part[0]), parts[-1])
                 up = math.ceil(self.settings.lr_warmup * (end - start))
                 if step - start < up:
                     part = (step - start) / up
@@ -168,13 +186,12 @@ class GSMTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
-        """Loss on the answer, and the weighted losses of the curriculum.
+        """Loss on the answer, and the other losses by their weights.
 
         Raises:
             StageError: no answer token in the batch, or a loss that is not finite.
         """
-        lesson = self._geometry_loss if "asked" in inputs else self._question_loss
-        loss, outputs = lesson(model, **inputs)
+        loss, outputs = (self._gsm_loss if "asked" in inputs else self._question_loss)(model, **inputs)
         if not torch.isfinite(loss):
             raise StageError(
                 f"train: the loss of step {self.state.global_step + 1} is {loss.item()}; "
@@ -186,7 +203,8 @@ class GSMTrainer(Trainer):
         self,
         model: nn.Module,
         option_ends: Tensor,
-        state_labels: Tensor | None = None,
+        states: Tensor | None = None,
+        possible_states: Tensor | None = None,
         **inputs: Any,
     ) -> tuple[Tensor, Any]:
         labels = inputs["labels"][:, -ANSWER_TOKENS:]
@@ -200,41 +218,42 @@ class GSMTrainer(Trainer):
             keep, option_ends = inputs["input_ids"].shape[1] - first, option_ends - first
         outputs = model(**inputs, logits_to_keep=keep, use_cache=False)
         loss, letters = outputs.loss, self._letters.to(labels.device)
-        is_bare = "pixel_values_videos" not in inputs
         right = (labels[:, :1] == letters).long().argmax(-1)
         chosen = outputs.logits[:, -ANSWER_TOKENS - 1, letters].float()
-        told = inputs["hints"][:, 0] != IGNORED if "hints" in inputs else torch.full_like(right, is_bare).bool()
-        self._count("accuracy", chosen[~told], right[~told])
-        self._count("hinted_accuracy", chosen[told], right[told])
+        self._count("accuracy", chosen.argmax(-1) == right)
         if self.settings.option_loss:
             scores = option_scores(outputs.logits, option_ends, letters)
-            self._count("option_accuracy", scores, right)
+            self._count("option_accuracy", scores.argmax(-1) == right)
             # A model that must also learn to write learns to tell options apart much later.
-            loss = loss * (0 if is_bare else WRITING)
             both = F.cross_entropy(chosen, right) + F.cross_entropy(scores, right)
-            loss = loss + self.settings.option_loss * both
-        if self._selected is not None and state_labels is not None:
-            spelled = self.accelerator.unwrap_model(model).lm_head(self._selected)
-            loss = loss + self.settings.state_loss * self._state_loss(spelled, state_labels, PLAINNESS)
+            loss = loss * WRITING + self.settings.option_loss * both
+        if self._selected is not None and states is not None and possible_states is not None:
+            loss = loss + self.settings.state_loss * self._state_loss(model, self._selected, states, possible_states)
         self.meter.questions += len(labels)
         self.meter.tokens += (
             int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else inputs["input_ids"].numel()
         )
         return loss, outputs
 
-    def _geometry_loss(self, model: nn.Module, asked: dict[str, Any], state_labels: Tensor) -> tuple[Tensor, Any]:
-        """The state loss alone."""
-        self.meter.questions += len(state_labels)
+    def _gsm_loss(
+        self, model: nn.Module, asked: dict[str, Any], keys: Tensor, states: Tensor, possible_states: Tensor
+    ) -> tuple[Tensor, Any]:
+        """The losses on states and attention alone."""
+        self.meter.questions += len(states)
         self.meter.tokens += int(asked["question_mask"].sum())
-        outputs = model(asked=asked)
-        spelled = self.accelerator.unwrap_model(model).lm_head(outputs.geometry_tokens)
-        return self._state_loss(spelled, state_labels, SHARPNESS), outputs
+        done = self.state.global_step / self.gsm_steps
+        outputs = model(asked=asked | {"look": Look(keys, max(0.0, 1 - done / SHOWN))})
+        loss = self.settings.state_loss * self._state_loss(model, outputs.geometry_tokens, states, possible_states)
+        weight = self.settings.attention_loss * max(UNGUIDED, 1 - done / GUIDED)
+        self._count("attention_accuracy", (outputs.attention.argmax(-1) == keys)[keys >= 0])
+        return loss + weight * attention_loss(outputs.attention, keys), outputs
 
-    def _state_loss(self, spelled: Tensor, state_labels: Tensor, sharpness: float) -> Tensor:
-        scores = state_scores(spelled, state_labels, sharpness)
-        first = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-        self._count("state_accuracy", scores, first)
-        return F.cross_entropy(scores, first)
+    def _state_loss(self, model: nn.Module, tokens: Tensor, states: Tensor, possible_states: Tensor) -> Tensor:
+        words = self.accelerator.unwrap_model(model).get_input_embeddings()
+        sentences = spelled(self._state_words.to(tokens.device), words)
+        loss, right = state_loss(tokens, sentences, possible_states, states)
+        self._count("state_accuracy", right)
+        return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
@@ -266,8 +285,8 @@ class GSMTrainer(Trainer):
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
 
-    def _count(self, name: str, scores: Tensor, right: Tensor) -> None:
-        self._counts[name] += (scores.detach().argmax(-1) == right).tolist()
+    def _count(self, name: str, right: Tensor) -> None:
+        self._counts[name] += right.tolist()
 
     def _keep_selected(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         self._selected = output
@@ -275,7 +294,7 @@ class GSMTrainer(Trainer):
 
 def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> None:
     """Decide what learns: the merger, geometry (but for frozen encoders), the GSM, the question reader unless it was
-    pre-trained, and the language model (in lessons without its word embeddings) or, with LoRA, its adapters."""
+    pre-trained, and the language model (with a state loss without its word embeddings) or, with LoRA, its adapters."""
     encoders = getattr(model.model, "geometry", {})
     frozen = {f"model.geometry.{name}.encoder." for name in encoders if encoders[name].reads_video}
     for name, parameter in model.named_parameters():
@@ -285,7 +304,7 @@ def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> 
             learns = not name.startswith(tuple(frozen))
         elif name.startswith(READER):
             learns = not model.config.gsm.get("pretrained_reader")
-        elif name.endswith(".embed_tokens.weight") and (train.text_steps or train.geometry_steps):
+        elif name.endswith(".embed_tokens.weight") and train.state_loss:
             learns = False
         else:
             learns = not train.lora_rank or MARK in name

@@ -10,7 +10,12 @@ import pytest
 
 from dsr.console import StageError
 from dsr.cues.schema import write_cues
-from dsr.examples.guidance import (
+from dsr.examples.records import Example
+from dsr.mcq import read_questions, read_row
+from dsr.params import QA, Params
+from dsr.questions import generate
+from dsr.questions.language.families import FORM_INDEX, FORMS, Family
+from dsr.training.guidance import (
     NUM_SIGHTS,
     STATES,
     STATES_OF_FORM,
@@ -23,11 +28,6 @@ from dsr.examples.guidance import (
     state_sentences,
     told_states,
 )
-from dsr.examples.records import Example
-from dsr.mcq import read_questions, read_row
-from dsr.params import QA, Params
-from dsr.questions import generate
-from dsr.questions.language.families import FORM_INDEX, FORMS, Family
 from tests.scenes import random_cues
 
 QA_SMALL = QA(seed=1, candidates=2048, keep_per_clip_type=80, num_blocks=2, max_advantage=2.0)
@@ -145,7 +145,7 @@ def test_a_change_is_one_of_names_and_times() -> None:
 
 def test_a_drawn_change_exchanges_names() -> None:
     names = ["car", "dog", "robot", "tree"]
-    change = Change.draw(names, 0.1, np.random.default_rng(3))
+    change = Change.draw(names, 1.0, 0.1, np.random.default_rng(3))
     assert sorted(change.names) == sorted(change.names.values()) == names
     assert 0 <= change.shift <= 1
-    assert change == Change.draw(names, 0.1, np.random.default_rng(3))
+    assert change == Change.draw(names, 1.0, 0.1, np.random.default_rng(3))

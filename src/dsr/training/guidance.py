@@ -35,8 +35,6 @@ CAMERA, NOBODY = -1, -2
 """A pool's `viewpoint` and `targets`: the camera; nobody's viewpoint. Tracks are counted from 0."""
 NUM_SIGHTS = 4
 """Tokens that a key moment's state is read from, at most."""
-MAX_SHIFT = 1.0
-"""Seconds by which clocks are put forward, at most."""
 _COLUMNS = {"qa_id", "form", "signal", "states", "viewpoint", "targets", "frames"}
 
 
@@ -188,10 +186,10 @@ class Change:
     """Seed of the noise."""
 
     @classmethod
-    def draw(cls, names: Sequence[str], noise: float, rng: np.random.Generator) -> "Change":
-        """Draw a permutation of names, a shift and noise."""
+    def draw(cls, names: Sequence[str], max_shift: float, noise: float, rng: np.random.Generator) -> "Change":
+        """Draw a permutation of names, a shift, and a seed of noise."""
         exchanged = dict(zip(names, rng.permutation(names).tolist(), strict=True)) if names else {}
-        return cls(exchanged, float(rng.uniform(0, MAX_SHIFT)), noise, int(rng.integers(2**32)))
+        return cls(exchanged, float(rng.uniform(0, max_shift)), noise, int(rng.integers(2**32)))
 
     def question(self, example: Example) -> str:
         """Text of a question of a pool with other names and times."""
