@@ -68,7 +68,7 @@ def test_every_section_and_parameter_is_described():
         ("gsm: {fusion: both}", "gsm.fusion must be one of none, add, gsm, not 'both'"),
         (
             "gsm: {encoders: tracks}",
-            "gsm.encoders must be a non-empty list of names, each one of point_map, tracks, pi3",
+            "gsm.encoders must be a non-empty list of names, each one of point_map, tracks, pairs, pi3",
         ),
         ("gsm: {encoders: [tracks, tracks]}", "gsm.encoders must be a list without repeats"),
         ("gsm: 3", "gsm must be a mapping, not 3"),

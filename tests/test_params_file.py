@@ -49,7 +49,7 @@ def test_a_file_is_completed_with_defaults_and_keeps_its_values_and_comments(
     assert text.startswith("# Ours.\nsimulate:\n  num_clips: 64\n  seed: 1\n")
     assert (
         "gsm:  # the module\n  # more tokens than published\n  fusion: gsm\n  num_tokens: 64  # of 32\n"
-        "  encoders: [tracks]\ncues:\n  backend: simulated\n"
+        "  encoders: [tracks]\n  question: reader\ncues:\n  backend: simulated\n"
     ) in text
     assert (
         "  simulated: {seed: 7, noise: {depth: 0.02, pose: 0.002, angle: 4.0, missed: 0.02}}\n  foundation:\n" in text

@@ -310,12 +310,16 @@ class GSM:
     """`none`: video alone; `add`: geometry added to the vision tokens; `gsm`: selected geometry tokens."""
     num_tokens: Annotated[int, Field(ge=1, le=65_536)] = 32
     """Geometry tokens N that follow the vision tokens (the published model: 32)."""
-    encoders: Annotated[tuple[Literal["point_map", "tracks", "pi3"], ...], Field(min_length=1)] = (
-        "point_map",
+    encoders: Annotated[tuple[Literal["point_map", "tracks", "pairs", "pi3"], ...], Field(min_length=1)] = (
         "tracks",
+        "pairs",
     )
-    """Sources of the 3D tokens: the cells of the point map, the tracked things and the camera, pi3's picture encoder
-    on the frames (the published model), or several of these."""
+    """Sources of the 3D tokens: the cells of the point map, the tracked things and the camera, each of these as an
+    agent or the camera sees it, pi3's picture encoder on the frames (the published model), or several of these."""
+    question: Literal["embeddings", "states", "reader"] = "reader"
+    """Input of the GSM's condenser: `embeddings` of all text (the published model); `states` of the question's line in
+    the language model; `reader`: the things, times and form that a question reader finds in that line, addressed as
+    `tracks` and `pairs` are (model/reader.py)."""
 
     def __post_init__(self) -> None:
         require(len(set(self.encoders)) == len(self.encoders), "encoders", "a list without repeats")

@@ -1,6 +1,7 @@
 """Batches: literal tokens, padding on the left, losses on the answer alone, and what the controls take away."""
 
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,44 @@ def test_a_training_sample_in_words(world: World) -> None:
     assert text_of(world, labels[labels != -100]) == "B<|im_end|>"
     assert (labels[-2:] != -100).all()
     asked = text_of(world, batch["input_ids"][0][batch["question_mask"][0]])
+    assert asked == QUESTION
+    ends = batch["option_ends"][0]
+    assert [text_of(world, batch["input_ids"][0][end - 1 : end + 1]) for end in ends] == [".\n"] * 4
+
+
+def test_as_published_all_text_but_the_answer_asks(world: World) -> None:
+    prompt = build_prompt(world.processor.tokenizer, QUESTION, OPTIONS, video_tokens=3, answer="B")
+    asked = text_of(world, [*compress(prompt.input_ids, prompt.asks)])
     assert asked == (
         f"system\nYou are a helpful assistant.\nuser\n{QUESTION}\nOptions:\n"
         + "\n".join(OPTIONS)
         + "\nAnswer with the letter."
     )
-    ends = batch["option_ends"][0]
-    assert [text_of(world, batch["input_ids"][0][end - 1 : end + 1]) for end in ends] == [".\n"] * 4
+
+
+@pytest.mark.parametrize("answer", ["", "B"])
+def test_the_line_alone_asks_whatever_the_tokenizer_joins(world: World, answer: str) -> None:
+    tokenizer = world.processor.tokenizer
+
+    class Joining:
+        """Joins a question mark with the line break behind it, as Qwen's tokenizer does."""
+
+        all_special_ids = tokenizer.all_special_ids
+
+        def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, list[list[int]]]:
+            mark, line_break, joined = (tokenizer([text])["input_ids"][0] for text in ("?", "\n", "<|image_pad|>"))
+
+            def join(ids: list[int]) -> list[int]:
+                pairs = [i for i in range(len(ids) - 1) if ids[i : i + 2] == [*mark, *line_break]]
+                return [joined[0] if i in pairs else x for i, x in enumerate(ids) if i - 1 not in pairs]
+
+            return {"input_ids": [join(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]}
+
+    for each, text in ((tokenizer, QUESTION), (Joining(), QUESTION.removesuffix("?"))):
+        prompt = build_prompt(each, QUESTION, OPTIONS, video_tokens=3, line_alone=True, answer=answer)
+        assert tokenizer.decode([*compress(prompt.input_ids, prompt.asks)]) == text
+    prompt = build_prompt(tokenizer, "", OPTIONS, line_alone=True)
+    assert tokenizer.decode([*compress(prompt.input_ids, prompt.asks)]) == "\nOptions:\n"
 
 
 def test_pieces_are_tokenized_as_the_whole_text_is(world: World) -> None:
@@ -88,8 +120,9 @@ def test_shorter_samples_are_padded_on_the_left(world: World) -> None:
     assert not batch["question_mask"][1, :padding].any()
     assert batch["video_grid_thw"].tolist() == [[2, 2, 2], [4, 2, 2]]
     assert len(batch["pixel_values_videos"]) == 6 * 4
-    cells = batch["geometry"]["point_map"]["cells"]
-    assert cells[:, :, 0].tolist() == [[0, 1, -1, -1], [0, 1, 2, 3]]
+    # Robot, ball and camera, in two time groups and in four.
+    cells = batch["geometry"]["tracks"]["cells"]
+    assert cells[:, :, 0].tolist() == [[*[0, 1] * 3, *[-1] * 6], [0, 1, 2, 3] * 3]
 
 
 def test_evaluation_ends_where_the_answer_is_read(world: World) -> None:
@@ -181,7 +214,7 @@ def test_shuffled_geometry_is_the_lenders_with_the_own_video(world: World) -> No
         for clip in ("clip_0", "clip_1")
     )
     assert torch.equal(shuffled["pixel_values_videos"], own["pixel_values_videos"])
-    for name in ("point_map", "tracks"):
+    for name in ("tracks", "pairs"):
         assert torch.equal(shuffled["geometry"][name]["values"], lent["geometry"][name]["values"])
         assert not torch.equal(shuffled["geometry"][name]["values"], own["geometry"][name]["values"])
     with pytest.raises(ValueError, match="shuffled_geometry needs lenders"):

@@ -8,6 +8,7 @@ import torch
 from transformers import Qwen2_5_VLConfig, Qwen2VLVideoProcessor
 
 from dsr.cues.schema import ClipCues
+from dsr.examples.views import bare_cues
 from dsr.model.address import Address
 from dsr.model.geometry_encoders import (
     PADDING,
@@ -239,6 +240,17 @@ def test_padding_is_zero_after_encoding(cues: ClipCues) -> None:
     assert tokens.mask.sum(1).tolist() == [3, 6]
     assert (tokens.states[0, 3:] == 0).all()
     assert (tokens.states[1] != 0).any(-1).all()
+
+
+@pytest.mark.parametrize("encoder", [TrackEncoder, PairEncoder])
+def test_a_clip_without_tracks_has_the_camera_alone(encoder: type, cues: ClipCues) -> None:
+    arrays = encoder.extract(bare_cues(cues.timestamps, cues.frame_index, WIDTH, HEIGHT), GRID, encode)
+    assert len(arrays["values"]) == (2 if encoder is TrackEncoder else 0)
+    batch = {part: pad_arrays([array]) for part, array in arrays.items()}
+    config = Qwen2_5_VLConfig(text_config={"hidden_size": 8, "vocab_size": 200}).text_config
+    tokens = encoder(config)(batch, torch.nn.Embedding(200, 8), Address(config))
+    assert tokens.mask.sum() == len(arrays["values"])
+    assert tokens.states.shape[1] >= 1
 
 
 def test_boxes_are_shares_of_the_picture(cues: ClipCues) -> None:

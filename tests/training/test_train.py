@@ -34,10 +34,11 @@ from dsr.examples.records import load_examples
 from dsr.files import write_bytes, write_json, write_parquet
 from dsr.model import load_model, presets
 from dsr.model.chat import option_log_probs
+from dsr.model.reader import QuestionReader
 from dsr.params import GSM, Params, Train
 from dsr.training import train
 from dsr.training.guidance import guide_examples, read_guides
-from dsr.training.trainer import GSMTrainer, make_trainer, parameter_groups
+from dsr.training.trainer import GSMTrainer, make_trainer, mark_trained, parameter_groups
 from tests.safetensors_files import POINTER, tensor_file
 from tests.training.projects import SMALL, make_project
 
@@ -79,7 +80,12 @@ def test_it_writes_a_model_that_answers_and_a_loss_curve(trained: Path) -> None:
         "steps": 8,
     }
     made_from = json.loads((trained / "models/gsm/params.json").read_text())
-    assert made_from["gsm"] == {"fusion": "gsm", "num_tokens": 4, "encoders": ["point_map", "tracks"]}
+    assert made_from["gsm"] == {
+        "fusion": "gsm",
+        "num_tokens": 4,
+        "encoders": ["tracks", "pairs"],
+        "question": "reader",
+    }
     assert made_from["train"]["steps"] == 4
     assert made_from["model"]["max_pixels"] == 28 * 28
     curve = pd.read_csv(trained / "metrics/train/plots/metrics/loss.tsv", sep="\t")
@@ -115,7 +121,9 @@ def test_only_what_should_learn_has_changed(trained: Path) -> None:
     assert any("visual.merger" in name for name in changed)
     assert any("gsm.selector" in name for name in changed)
     assert any("geometry.tracks" in name for name in changed)
-    assert any("geometry.point_map" in name for name in changed)
+    assert any("geometry.pairs" in name for name in changed)
+    assert any(name.startswith("model.address.") for name in changed)
+    assert any(name.startswith("model.reader.") for name in changed)
 
 
 @pytest.mark.slow
@@ -210,7 +218,10 @@ def test_parameter_groups_hold_every_trained_parameter_once(trained: Path) -> No
     assert {group["lr"] for name, group in groups.items() if name.startswith("language")} == {SMALL.train.learning_rate}
     plain = [name for group in groups.values() if group["weight_decay"] == 0 for name, _ in group["params"]]
     assert "model.gsm.queries" in plain
-    assert all(name.endswith(("bias", "queries")) or "norm" in name or "ln_q" in name for name in plain)
+    assert all(
+        name.endswith(("bias", "queries", "slots", "roles", "kind")) or "norm" in name or "ln_q" in name
+        for name in plain
+    )
 
 
 def test_the_learning_rate_rises_and_falls_for_the_gsm_alone_and_for_all(trained: Path) -> None:
@@ -326,16 +337,46 @@ def test_a_published_folder_is_a_backbone(trained: Path, tmp_path: Path) -> None
     folder = write_published(tmp_path / "Qwen2.5-VL-7B-Instruct", source, processor)
     assert json.loads((folder / "config.json").read_text())["model_type"] == "qwen2_5_vl"
     torch.manual_seed(5)
-    model, _ = presets.backbone(folder, GSM(num_tokens=4), 28 * 56, torch.float32)
+    gsm = GSM(num_tokens=4, encoders=("point_map", "tracks"), question="embeddings")
+    model, _ = presets.backbone(folder, gsm, 28 * 56, torch.float32)
     state, known = model.state_dict(), source.state_dict()
     assert all(torch.equal(state[name], known[name]) for name in known)
     new = {name for name in state if name not in known}
-    assert {name.split(".")[1] for name in new} == {"gsm", "geometry"}
+    assert {name.split(".")[1] for name in new} == {"gsm", "geometry", "address"}
     assert state["model.gsm.queries"].std().item() == pytest.approx(1, abs=0.15)
     assert all(torch.isfinite(state[name]).all() for name in new)
     torch.manual_seed(5)
-    again = presets.backbone(folder, GSM(num_tokens=4), 28 * 56, torch.float32)[0].state_dict()
+    again = presets.backbone(folder, gsm, 28 * 56, torch.float32)[0].state_dict()
     assert all(torch.equal(state[name], again[name]) for name in state)
+
+
+def test_a_backbone_brings_its_reader_which_stays_as_it_is(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, gsm = tmp_path / "tiny", GSM(num_tokens=4)
+    shutil.copytree(published, folder)
+    load = partial(presets.backbone, gsm=gsm, max_pixels=28 * 28, dtype=torch.float32)
+    drawn = load(folder)[0]
+    assert f"{folder} has no reader.safetensors" in capsys.readouterr().err
+    mark_trained(drawn, SMALL.train)
+    assert all(parameter.requires_grad for parameter in drawn.model.reader.parameters())
+    torch.manual_seed(9)
+    reader = QuestionReader(drawn.config.text_config).half()
+    save_file(reader.state_dict(), folder / presets.READER_FILE)
+    model, processor = load(folder)
+    mark_trained(model, SMALL.train)
+    assert not any(parameter.requires_grad for parameter in model.model.reader.parameters())
+    assert all(torch.equal(t, reader.float().state_dict()[name]) for name, t in model.model.reader.state_dict().items())
+    # What a run saves is a backbone whose reader stays as it is too.
+    model.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    assert load(tmp_path / "saved")[0].config.gsm["pretrained_reader"]
+    assert load_model(tmp_path / "saved", "cpu")[0].config.gsm["pretrained_reader"]
+    without = presets.backbone(tmp_path / "saved", replace(gsm, question="states"), 28 * 28, torch.float32)[0]
+    assert not [name for name in without.state_dict() if name.startswith(("model.reader.", "model.slots."))]
+    save_file({"slots": torch.ones(2)}, folder / presets.READER_FILE)
+    with pytest.raises(StageError, match=r"reader\.safetensors is not a reader for this model: Missing"):
+        load(folder)
 
 
 @pytest.fixture(scope="module")

@@ -131,8 +131,14 @@ class Collator:
     def prompt(self, example: Example, video: Video | None) -> Prompt:
         """Tokens of a question, with places for a video and what follows it."""
         places = 0 if video is None else self._vision_tokens(video) + self.config.num_geometry_tokens
-        answer = example.answer if self.training else ""
-        return build_prompt(self.tokenizer, example.question, example.options, video_tokens=places, answer=answer)
+        return build_prompt(
+            self.tokenizer,
+            example.question,
+            example.options,
+            video_tokens=places,
+            line_alone=self.config.reads_line_alone,
+            answer=example.answer if self.training else "",
+        )
 
     def _vision_tokens(self, video: Video) -> int:
         return int(np.prod(video.grid_thw)) // self.config.vision_config.spatial_merge_size**2

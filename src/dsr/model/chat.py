@@ -5,7 +5,7 @@ The text is Qwen's chat format. The answer is the letter that is most likely rig
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ class Prompt:
 
     input_ids: list[int]
     asks: list[bool]
-    """Tokens that the GSM reads as the question: the text without special tokens and without the assistant's header."""
+    """Tokens that the GSM reads as the question: the text without special tokens and without the assistant's header, or
+    the question's line alone."""
     answers: list[bool]
     """The tokens with a loss: letter and <|im_end|>; nowhere in a prompt for evaluation."""
     option_ends: list[int]
@@ -39,6 +40,7 @@ def build_prompt(
     *,
     video_tokens: int = 0,
     bare: bool = False,
+    line_alone: bool = False,
     answer: str = "",
 ) -> Prompt:
     """Token ids of a question.
@@ -47,6 +49,7 @@ def build_prompt(
         options: texts that begin with their letters, "A. …".
         video_tokens: <|video_pad|> tokens, vision and geometry together; 0 for a prompt without video.
         bare: leave out the question.
+        line_alone: the question's line asks, and no other text.
         answer: a letter, for training; '' ends the prompt where the answer is to be read.
     """
     fixed = (
@@ -59,18 +62,28 @@ def build_prompt(
     )
     pieces = prompt_pieces(None if bare else question, options)
     # One call: each has its overhead.
-    before, start, pad, end, header, ending, *lines = encode(tokenizer, [*fixed, *pieces])
+    before, start, pad, end, header, ending, line, *lines = encode(tokenizer, [*fixed, question, *pieces])
     video = [*start, *pad * video_tokens, *end] if video_tokens else []
     text = [*chain.from_iterable(lines)]
     ends = (len(before) + len(video) - 1 + np.cumsum([len(line) for line in lines])).tolist()[1:-1]
     ids = before + video + text + header + ending
     special = set(tokenizer.all_special_ids)
-    asked = [*range(len(before)), *range(len(before) + len(video), len(ids) - len(header) - len(ending))]
+    start_of_text = len(before) + len(video)
+    if line_alone:
+        # Without a question its heading asks: something must.
+        asked = [*range(start_of_text, start_of_text + (_shared(line, lines[0]) or len(lines[0])))]
+    else:
+        asked = [*range(len(before)), *range(start_of_text, len(ids) - len(header) - len(ending))]
     asks = [False] * len(ids)
     for i in asked:
         asks[i] = ids[i] not in special
     answers = [False] * (len(ids) - len(ending)) + [True] * len(ending)
     return Prompt(ids, asks, answers, ends)
+
+
+def _shared(line: Sequence[int], piece: Sequence[int]) -> int:
+    """Number of tokens with which both begin: a tokenizer may join a line's end with the break behind it."""
+    return sum(takewhile(bool, (one == other for one, other in zip(line, piece, strict=False))))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -221,7 +221,7 @@ class TrackEncoder(AddressedEncoder):
         things = _by_group(_things(cues, view), grid)
         thing, group = np.nonzero(things[..., 0].any(axis=-1))
         return {
-            "values": _clip(things[thing, group].reshape(len(thing), -1)),
+            "values": _clip(things[thing, group].reshape(len(thing), TrackEncoder.num_values)),
             "cells": _cells(things, grid)[thing, group],
             "seconds": view.group_seconds[group].astype(np.float32),
             "words": label_words(cues, encode)[thing],
@@ -254,7 +254,7 @@ class PairEncoder(AddressedEncoder):
         pair, group = np.nonzero(values[..., 0].any(axis=-1))
         viewer, target, words = viewers[pair], targets[pair], label_words(cues, encode)
         return {
-            "values": _clip(values[pair, group].reshape(len(pair), -1)),
+            "values": _clip(values[pair, group].reshape(len(pair), PairEncoder.num_values)),
             "cells": _cells(_by_group(_things(cues, view), grid), grid)[target, group],
             "seconds": view.group_seconds[group].astype(np.float32),
             "viewer_words": words[viewer],
@@ -359,9 +359,12 @@ def merger(num_values: int, config: PretrainedConfig) -> nn.Sequential:
 
 
 def pad_arrays(arrays: Sequence[np.ndarray]) -> Tensor:
-    """[v, max k, ...] tensor of arrays [k, ...]; behind the shorter ones 0, in arrays of integers PADDING."""
+    """[v, max k, ...] tensor of arrays [k, ...]; behind the shorter ones 0, in arrays of integers PADDING.
+
+    At least one token wide: attention to nothing would not be a number.
+    """
     fill = PADDING if arrays[0].dtype.kind == "i" else 0
-    padded = np.full((len(arrays), max(len(a) for a in arrays), *arrays[0].shape[1:]), fill, arrays[0].dtype)
+    padded = np.full((len(arrays), max(1, *map(len, arrays)), *arrays[0].shape[1:]), fill, arrays[0].dtype)
     for row, array in zip(padded, arrays, strict=True):
         row[: len(array)] = array
     return torch.from_numpy(padded)
@@ -519,7 +522,7 @@ def _seen_by(cues: ClipCues, view: _View, viewers: np.ndarray, targets: np.ndarr
 
 def _by_group(values: np.ndarray, grid: Grid) -> np.ndarray:
     """[n, groups, 2, c] of values [n, t, c]."""
-    return values.reshape(len(values), grid.groups, FRAMES, -1)
+    return values.reshape(len(values), grid.groups, FRAMES, values.shape[-1])
 
 
 def _cells(things: np.ndarray, grid: Grid) -> np.ndarray:

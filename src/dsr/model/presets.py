@@ -2,16 +2,21 @@
 
 `tiny` is the real Qwen2.5-VL architecture (windowed vision tower, multimodal RoPE, grouped-query attention) at a size
 that trains on two cores in minutes, randomly initialised, with a tokenizer trained on the questions.
+
+A backbone may bring a question reader (dsr.model.reader) that was trained on its word embeddings, in a file of its own.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+import dataclasses
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import (
     AutoProcessor,
     Qwen2_5_VLConfig,
@@ -27,7 +32,13 @@ from dsr.console import StageError, num_workers, warn
 from dsr.mcq import INSTRUCTION, LETTERS, SYSTEM
 from dsr.model.chat import letter_ids
 from dsr.model.geometry_encoders import CAMERA_LABEL, MERGE
-from dsr.model.qwen2_5_vl_gsm import Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForConditionalGeneration
+from dsr.model.qwen2_5_vl_gsm import (
+    GSM_DEFAULTS,
+    READER,
+    Qwen2_5_VLGSMConfig,
+    Qwen2_5_VLGSMForConditionalGeneration,
+    own_parts,
+)
 from dsr.params import GSM, Model
 from dsr.perception.dinov2 import PATCH
 from dsr.perception.pi3 import load_encoder
@@ -46,17 +57,17 @@ SPECIAL_TOKENS = (
 """In the order of Qwen's vocabulary, without its object and box tokens."""
 VOCABULARY = 4096
 TINY_TEXT = {
-    "hidden_size": 64,
-    "intermediate_size": 192,
+    "hidden_size": 128,
+    "intermediate_size": 384,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
     "rope_theta": 10000.0,
-    "rope_scaling": {"type": "mrope", "mrope_section": [4, 2, 2]},
+    "rope_scaling": {"type": "mrope", "mrope_section": [8, 4, 4]},
     "tie_word_embeddings": True,
     # 0.02 is for widths of thousands; a narrow model starts with signals far too weak.
-    "initializer_range": 0.1,
+    "initializer_range": 0.07,
 }
 TINY_VISION = {
     "depth": 2,
@@ -69,6 +80,8 @@ TINY_VISION = {
     "initializer_range": 0.06,
 }
 TINY_PI3 = {"width": 32, "depth": 2, "heads": 2, "grid": 16}
+READER_FILE = "reader.safetensors"
+"""File of a backbone's folder with its question reader, names as in QuestionReader."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
@@ -153,8 +166,9 @@ def backbone(
 ) -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
     """A published Qwen2.5-VL (or a model saved by this project) with the GSM of the parameters.
 
-    Weights of the GSM and of encoders that the folder's model is without are drawn from torch's global generator, but
-    for those of the encoder `pi3`, which are read from its checkpoint.
+    Weights of the GSM, of encoders and of the question reader that the folder's model is without are drawn from torch's
+    global generator, but for those of the encoder `pi3`, which are read from its checkpoint, and those of the reader
+    where the folder has a file of it.
 
     Args:
         max_pixels: of a frame; 0 leaves it to the folder's processor.
@@ -169,14 +183,24 @@ def backbone(
     processor = _load_processor(folder)
     letters = letter_ids(processor.tokenizer)
     former, wanted = source.get("gsm", {"fusion": "none"}), _gsm(gsm)
-    sizes = {"sizes": former["sizes"]} if "sizes" in former else {}
-    config = Qwen2_5_VLGSMConfig(**{**source, "gsm": wanted | sizes, "letter_token_ids": letters})
-    new, old = _geometry_parts(wanted), _geometry_parts(former)
+    former = GSM_DEFAULTS | former
+    new, old = own_parts(wanted), own_parts(former)
+    kept = {name: former[name] for name in ("sizes", "pretrained_reader") if name in former}
+    reader = _read_reader(folder) if READER in new - old else {}
+    if reader:
+        kept["pretrained_reader"] = True
+    config = Qwen2_5_VLGSMConfig(**{**source, "gsm": wanted | kept, "letter_token_ids": letters})
     # Read first: a file that is missing is told before the backbone is loaded.
     encoder = load_encoder(pi3) if "model.geometry.pi3." in new - old else None
     model = _load(folder, config, dtype, _attention(dtype), drawn=new - old, left_out=old - new)
     if encoder is not None:
         model.get_submodule("model.geometry.pi3.encoder").load_state_dict(encoder.state_dict())
+    if reader:
+        try:
+            model.get_submodule(READER.removesuffix(".")).load_state_dict(reader)
+        except RuntimeError as error:
+            detail = str(error).splitlines()[1].strip()
+            raise StageError(f"{folder / READER_FILE} is not a reader for this model: {detail}") from None
     processor.tokenizer.padding_side = "left"
     if max_pixels:
         processor.video_processor.size = _frame_size(max_pixels)
@@ -226,10 +250,16 @@ def _load(
     return model
 
 
-def _geometry_parts(gsm: Mapping[str, Any]) -> set[str]:
-    """Beginnings of the names of what a configuration adds to Qwen2.5-VL."""
-    encoders = () if gsm["fusion"] == "none" else gsm["encoders"]
-    return {f"model.geometry.{name}." for name in encoders} | ({"model.gsm."} if gsm["fusion"] == "gsm" else set())
+def _read_reader(folder: Path) -> dict[str, Tensor]:
+    """Weights of a backbone's question reader; none, with a warning, where it has none."""
+    path = folder / READER_FILE
+    if not path.is_file():
+        warn(f"{folder} has no {READER_FILE}: its question reader is drawn at random, and learns with the GSM")
+        return {}
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StageError(f"{path} cannot be read: {error}; copy it again") from None
 
 
 def _load_processor(folder: Path) -> Any:
@@ -325,7 +355,7 @@ def _attention(dtype: torch.dtype | str) -> str:
 
 
 def _gsm(gsm: GSM) -> dict[str, Any]:
-    return {"fusion": gsm.fusion, "num_tokens": gsm.num_tokens, "encoders": list(gsm.encoders)}
+    return dataclasses.asdict(gsm) | {"encoders": list(gsm.encoders)}
 
 
 def _require_weights(folder: Path) -> None:

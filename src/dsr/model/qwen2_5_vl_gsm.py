@@ -121,7 +121,7 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
             if reads:
                 self.reader = QuestionReader(config.text_config)
                 self.slots = QuestionSlots(config.text_config)
-        if needs_address(config.gsm):
+        if "model.address." in own_parts(config.gsm):
             self.address = Address(config.text_config)
         self.post_init()
 
@@ -554,12 +554,15 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         return input_ids, kwargs if geometry is None else kwargs | {"geometry": geometry}
 
 
-def needs_address(gsm: Mapping[str, Any]) -> bool:
-    """Whether a model's 3D tokens or its questions have addresses."""
-    if gsm["fusion"] == "none":
-        return False
-    asks = gsm["fusion"] == "gsm" and gsm["question"] == "reader"
-    return asks or any(ENCODERS[name].is_addressed for name in gsm["encoders"])
+def own_parts(gsm: Mapping[str, Any]) -> set[str]:
+    """Beginnings of the names of what a configuration adds to Qwen2.5-VL."""
+    parts = set() if gsm["fusion"] == "none" else {f"model.geometry.{name}." for name in gsm["encoders"]}
+    if gsm["fusion"] == "gsm":
+        parts |= {"model.gsm."} | ({READER, "model.slots."} if gsm["question"] == "reader" else set())
+    asks = "model.slots." in parts
+    if asks or any(ENCODERS[name].is_addressed and f"model.geometry.{name}." in parts for name in gsm["encoders"]):
+        parts.add("model.address.")
+    return parts
 
 
 def draw_own_weights(module: nn.Module) -> None:

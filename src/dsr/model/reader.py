@@ -3,6 +3,7 @@
 - Input: the language model's token embeddings of the question's line. Two blocks of the GSM's kind attend from each
   token to all others, one more from eleven slots to the tokens: viewer, targets a, b and c, six key moments, form.
 - A label is pointed at, not named: where its slot attends, there its words are. So names work that no reader has seen.
+- Its input is brought to a root mean square of one: it can be used on any language model.
 - It reads text alone, and is pre-trained on texts alone (experiments/pretrain).
 
 Letters: b questions, l tokens of a line, d width.
@@ -11,6 +12,7 @@ Letters: b questions, l tokens of a line, d width.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding, Qwen2RMSNorm
@@ -86,7 +88,7 @@ class QuestionReader(nn.Module):
         """
         b, length = mask.shape
         device = embeddings.device
-        states = embeddings
+        states = F.rms_norm(embeddings, embeddings.shape[-1:])
         order = self.rotary(states, torch.arange(length, device=device).expand(3, b, -1))
         for layer in self.layers:
             states = layer(states, states, mask, order, order)

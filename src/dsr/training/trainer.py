@@ -38,6 +38,8 @@ from dsr.training.lora import MARK, add_adapters
 from dsr.training.losses import attention_loss, option_scores, state_loss
 from dsr.training.progress import Meter, ProgressCallback
 
+MARKS = (".queries", ".slots", ".roles", ".kind")
+"""Ends of the names of vectors that are added to states or ask for them."""
 GEOMETRY = "merger and geometry"
 """Name of the parameter groups of the merger, the geometry encoders and the GSM."""
 LOG_STEPS = 10
@@ -314,7 +316,7 @@ def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> 
 def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> list[dict[str, Any]]:
     """AdamW groups of the trained parameters, each with `name`, `params` as (name, parameter), `lr`, `weight_decay`.
 
-    The merger, the geometry encoders and the GSM learn at their own rate; biases, norms and queries do not decay.
+    The merger, the geometry encoders and the GSM learn at their own rate; biases, norms and marks do not decay.
     """
     groups: dict[tuple[str, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
@@ -323,7 +325,7 @@ def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train)
         new = name.startswith(("model.visual.merger.", READER, *OWN_PARTS))
         part = GEOMETRY if new else "vision tower" if ".visual." in name else "language model"
         part = "adapters" if MARK in name else part
-        decays = _ndim(parameter) >= 2 and not name.endswith(".queries")
+        decays = _ndim(parameter) >= 2 and not name.endswith(MARKS)
         groups.setdefault((part, decays), []).append((name, parameter))
     return [
         {
