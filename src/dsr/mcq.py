@@ -90,17 +90,13 @@ def bare(option: str) -> str:
     return option[2:].strip()
 
 
-def prompt_pieces(question: str | None, options: Sequence[str]) -> list[str]:
+def prompt_pieces(question: str, options: Sequence[str]) -> list[str]:
     """Text that asks a question: its first piece with the heading, a piece for each option, and the instruction.
-
-    Args:
-        question: None for the options alone.
 
     >>> prompt_pieces("How does it change?", ["A. It grows.", "B. It shrinks."])
     ['How does it change?\\nOptions:\\n', 'A. It grows.\\n', 'B. It shrinks.\\n', 'Answer with the letter.']
     """
-    heading = "Options:" if question is None else f"{question}\nOptions:"
-    return [*(f"{line}\n" for line in (heading, *options)), INSTRUCTION]
+    return [*(f"{line}\n" for line in (f"{question}\nOptions:", *options)), INSTRUCTION]
 
 
 def prompt(question: str, options: Sequence[str]) -> str:

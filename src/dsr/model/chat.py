@@ -39,7 +39,6 @@ def build_prompt(
     options: Sequence[str],
     *,
     video_tokens: int = 0,
-    bare: bool = False,
     line_alone: bool = False,
     answer: str = "",
 ) -> Prompt:
@@ -48,7 +47,6 @@ def build_prompt(
     Args:
         options: texts that begin with their letters, "A. …".
         video_tokens: <|video_pad|> tokens, vision and geometry together; 0 for a prompt without video.
-        bare: leave out the question.
         line_alone: the question's line asks, and no other text.
         answer: a letter, for training; '' ends the prompt where the answer is to be read.
     """
@@ -60,7 +58,7 @@ def build_prompt(
         "<|im_end|>\n<|im_start|>assistant\n",
         f"{answer}<|im_end|>" if answer else "",
     )
-    pieces = prompt_pieces(None if bare else question, options)
+    pieces = prompt_pieces(question, options)
     # One call: each has its overhead.
     before, start, pad, end, header, ending, line, *lines = encode(tokenizer, [*fixed, question, *pieces])
     video = [*start, *pad * video_tokens, *end] if video_tokens else []

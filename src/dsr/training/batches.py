@@ -83,7 +83,7 @@ class TrainingCollator(Collator):
             words = label_words(cues, lambda text: self.inputs.tokens(f" {change.names.get(text[1:], text[1:])}"))
             places = {"viewer_words": 0, "words": -1}
             arrays = arrays | {part: words[arrays["things"][:, k]] for part, k in places.items() if part in arrays}
-        if change.shift:
+        if change.shift and "seconds" in arrays:
             arrays = arrays | {"seconds": arrays["seconds"] + np.float32(change.shift)}
         if change.noise:
             rng, values = np.random.default_rng([change.seed, zlib.crc32(encoder.encode())]), arrays["values"]
