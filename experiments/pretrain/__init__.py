@@ -1,0 +1,1 @@
+"""Pre-training of models/tiny from texts alone: `python -m experiments.pretrain`."""
