@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dsr.model.presets import train_tokenizer
 from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.templates import answer_text, num_axes
 from experiments.pretrain.texts import (
@@ -36,17 +35,17 @@ VALUE, AXES, OPENING = 0.6, 0.7, 0.8
 """Shares of the variance of a code that are its value's, its axes', and the opening word's."""
 
 
-def make_tokenizer(seed: int) -> PreTrainedTokenizerBase:
-    """Tokenizer of drawn questions and options with every state, answer, time and coordinate as one token each."""
+def tokenizer_texts(seed: int) -> list[str]:
+    """Texts for `train_tokenizer`: with them every state, answer, time and coordinate becomes one token."""
     rng = np.random.default_rng([seed, 0])
     known = names()
     texts = [draw_question(rng, known).text for _ in range(NUM_TEXTS)]
     for form in range(len(FORMS)):
         texts += [option for _ in range(40) for option in draw_choice(rng, form).options]
-    texts += 20 * [f"A.{word}" for word in first_words()] + 20 * [word for word in then_words()]
+    texts += 20 * [f"A.{word}" for word in first_words()] + 20 * list(then_words())
     texts += 20 * [f" {k / 10:.1f}" for k in range(int(10 * MAX_SECONDS))]
     texts += 20 * [f"{comma}{k}" for comma in ("", ", ") for k in range(MAX_PIXELS + 1)]
-    return train_tokenizer(texts)
+    return texts
 
 
 def first_words() -> dict[str, tuple[str, tuple[int, ...]] | None]:

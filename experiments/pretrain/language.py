@@ -12,8 +12,9 @@ tell nothing. Losses:
 With the letter's loss alone nothing is learned in thousands of batches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsr.mcq import LETTERS
-from dsr.model.chat import Prompt, build_prompt, encode
+from dsr.model.chat import Prompt, build_prompt
 from dsr.questions.language.families import FORMS, Family
 from experiments.pretrain.embeddings import single_token
 from experiments.pretrain.texts import (
@@ -37,7 +38,7 @@ from experiments.pretrain.texts import (
     token_tags,
 )
 
-NUM_TOKENS = (8, 8, 8, 8, 6, 12, 16, 32)
+NUM_TOKENS = (8, 8, 8, 8, 8, 6, 12, 16, 32)
 """Numbers of geometry tokens to draw from."""
 GRIDS = ((16, 2, 3), (16, 2, 3), (8, 2, 2), (4, 3, 4), (16, 1, 1), (1, 1, 1))
 """Vision tokens of a video: groups of frames, rows, columns."""
@@ -144,16 +145,19 @@ def _unit(tokens: np.ndarray) -> np.ndarray:
 
 
 def draw_sample(
-    teller: Teller, known: Names, hardness: float | Telling, count: int, rng: np.random.Generator
+    teller: Teller, question: QuestionText, hardness: float | Telling, count: int, rng: np.random.Generator
 ) -> Sample:
-    """A question, options and geometry tokens."""
-    # A quarter free-form, which is one type of thirteen but half the forms.
-    form = int(rng.integers(len(FORMS)))
-    while isinstance(FORMS[form], Family) and rng.random() < 0.6:
-        form = int(rng.integers(len(FORMS)))
-    choice = draw_choice(rng, form)
+    """Options for a question, and geometry tokens that tell one of them."""
+    choice = draw_choice(rng, question.form)
     telling = hardness if isinstance(hardness, Telling) else Telling.draw(rng, hardness)
-    return Sample(draw_question(rng, known, form), choice, *teller.tell(form, choice, count, telling, rng))
+    return Sample(question, choice, *teller.tell(question.form, choice, count, telling, rng))
+
+
+def draw_questions(known: Names, count: int, rng: np.random.Generator) -> list[QuestionText]:
+    """Questions of all forms; free-form ones are one type of thirteen, but half of the forms, and drawn less often."""
+    likely = np.array([FREE_FORM if isinstance(form, Family) else 1.0 for form in FORMS])
+    forms = rng.choice(len(FORMS), count, p=likely / likely.sum())
+    return [draw_question(rng, known, int(form)) for form in forms]
 
 
 @dataclass
@@ -263,21 +267,17 @@ class Maker:
         if not bare:
             lines = [f"{sample.question.text}\nOptions:\n" for sample in samples]
             found = self.tokenizer(lines, add_special_tokens=False, return_offsets_mapping=True)
-            length = int(ends.max())
             for row, (sample, offsets) in enumerate(zip(samples, found["offset_mapping"], strict=True)):
-                first = int(ends[row, 0]) - len(self._line(sample.choice.options[0])) - len(offsets) + 1
-                assert first < length
+                # An option is its letter, ".", its words, "." and a line break.
+                first = int(ends[row, 0]) - len(sample.choice.words[0]) - 3 - len(offsets)
                 for k, tag in enumerate(token_tags(sample.question, offsets)):
                     tags.append(((row, first + k), tag))
         return runs, states, tags
 
-    def _line(self, option: str) -> list[int]:
-        return encode(self.tokenizer, [f"{option}\n"])[0]
-
 
 def _same(word: str, other: str) -> bool:
     """True where two words of options tell the same state."""
-    return word == other or word.split(" ")[-1] == other.split(" ")[-1] and _phrase(word) == _phrase(other)
+    return word == other or (word.split(" ")[-1] == other.split(" ")[-1] and _phrase(word) == _phrase(other))
 
 
 def _phrase(word: str) -> str:
@@ -344,6 +344,15 @@ def match_words(language_model: Any, layers: int = 3, scale: float = 1.5) -> Non
                 keys[[group * width + k for k in slow]] = same
 
 
+BATCH, RATE, COOLING = 32, 2e-3, 0.4
+"""Samples of a batch, learning rate, and the last part of the steps in which it falls."""
+BARE, WHOLE = 0.2, 0.25
+"""First part of the steps, in which no prompt is whole, and share of batches of whole prompts after it."""
+FREE_FORM = 0.4
+"""Likelihood of a family beside that of a template."""
+HARDER = 0.7
+"""Share of letters that are right above which states are told worse."""
+KEPT = 50
 WEIGHTS = {"answer": 1.0, "end": 0.1, "options": 1.0, "runs": 0.5, "told": 2.0, "tags": 0.3}
 
 
@@ -353,40 +362,35 @@ def train_language(
     codes: Tensor,
     steps: int,
     seed: int,
-    report: Any,
-    batch_size: int = 48,
-    rate: float = 2e-3,
-    whole: float = 0.25,
-    start: int = 0,
-    hardness: float = 0.0,
-    state: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    report: Callable[[int, dict[str, float]], None],
+    state: Path,
+) -> None:
     """Train the language model of a model in place; its word embeddings stay.
 
-    Args:
-        report: called with (step, figures) every 50 steps.
-        whole: share of batches of whole prompts after the first quarter; bare ones before.
+    A step's samples follow from its number, so that a run that was stopped goes on.
 
-    Returns:
-        State of optimiser, probes and hardness.
+    Args:
+        report: called with (step, figures) every KEPT steps.
+        state: file of a run that was stopped, and of this one every KEPT steps.
     """
-    rng = np.random.default_rng([seed, 1])
     torch.manual_seed(seed)
     letters = model.config.letter_token_ids
     maker, teller = Maker(model, tokenizer, codes), Teller(tokenizer, codes)
     probes = Probes(codes.shape[1])
-    learned = [p for n, p in model.model.language_model.named_parameters() if "embed_tokens" not in n]
-    learned += list(probes.parameters())
-    optimizer = torch.optim.AdamW(learned, lr=rate, weight_decay=0.01, betas=(0.9, 0.99))
+    language_model = model.model.language_model
+    learned = [p for n, p in language_model.named_parameters() if "embed_tokens" not in n] + list(probes.parameters())
+    optimizer = torch.optim.AdamW(learned, lr=RATE, weight_decay=0.01, betas=(0.9, 0.99))
+    first, hardness, mean = 0, 0.0, dict[str, float]()
+    if state.is_file():
+        kept = torch.load(state, weights_only=True)
+        language_model.load_state_dict(kept["model"])
+        probes.load_state_dict(kept["probes"])
+        optimizer.load_state_dict(kept["optimizer"])
+        first, hardness, mean = kept["step"], kept["hardness"], kept["mean"]
     model.train()
-    known, mean = names(), {}
-    for step in range(steps):
-        warm, cool = min(1, (step + 1) / 50), min(1, (steps - step) / (0.3 * steps))
-        optimizer.param_groups[0]["lr"] = rate * warm * max(cool, 0.01)
-        bare = step < 0.25 * steps or rng.random() > whole
-        count = int(rng.choice(NUM_TOKENS))
-        grid = (int(rng.integers(1, 5)), 1, 1) if bare else GRIDS[rng.integers(len(GRIDS))]
-        samples = [draw_sample(teller, known, hardness, count, rng) for _ in range(batch_size)]
+    for step in range(first, steps):
+        optimizer.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 50, max((steps - step) / (COOLING * steps), 0.01))
+        samples, bare, grid, rng = draw_samples(teller, step, steps, seed, hardness)
         batch = maker.batch(samples, bare, grid, rng)
         found = losses(run_model(model, batch), batch, probes, codes, letters)
         loss = sum(WEIGHTS[name] * value for name, value in found.items() if name in WEIGHTS)
@@ -396,12 +400,32 @@ def train_language(
         optimizer.step()
         for name, value in found.items():
             mean[name] = 0.95 * mean.get(name, float(value.detach())) + 0.05 * float(value.detach())
-        if mean["letter"] > 0.7:
+        if mean["letter"] > HARDER:
             hardness = min(1.0, hardness + 0.004)
-        if (step + 1) % 50 == 0:
-            report(step + 1, {**mean, "hardness": hardness, "length": batch.embeds.shape[1]})
+        if (step + 1) % KEPT == 0 or step + 1 == steps:
+            kept = {"model": language_model.state_dict(), "probes": probes.state_dict(), "step": step + 1}
+            kept |= {"optimizer": optimizer.state_dict(), "hardness": hardness, "mean": mean}
+            torch.save(kept, state)
+            report(step + 1, {**mean, "hardness": hardness})
     model.eval()
-    return {"hardness": hardness, "probes": probes.state_dict()}
+
+
+def draw_samples(
+    teller: Teller, step: int, steps: int, seed: int, hardness: float
+) -> tuple[list[Sample], bool, tuple[int, int, int], np.random.Generator]:
+    """Samples of a step, whether their prompts are bare, their vision tokens' grid, and the generator to go on with."""
+    questions, bare = step_questions(step, steps, seed)
+    rng = np.random.default_rng([seed, 1, step])
+    count = int(rng.choice(NUM_TOKENS))
+    grid = (int(rng.integers(1, 5)), 1, 1) if bare else GRIDS[rng.integers(len(GRIDS))]
+    return [draw_sample(teller, question, hardness, count, rng) for question in questions], bare, grid, rng
+
+
+def step_questions(step: int, steps: int, seed: int) -> tuple[list[QuestionText], bool]:
+    """Questions of a step, and whether they are left out of the prompts: so in the first steps, and often later."""
+    rng = np.random.default_rng([seed, 5, step])
+    bare = step < BARE * steps or rng.random() > WHOLE
+    return draw_questions(names(), BATCH, rng), bool(bare)
 
 
 @torch.no_grad()
@@ -424,7 +448,8 @@ def measure(
     letters = model.config.letter_token_ids
     right: dict[str, list[bool]] = {"letters": [], "options": [], "decoded": []}
     for _ in range(0, count, 64):
-        samples = [draw_sample(teller, names(True), telling, tokens, rng) for _ in range(64)]
+        questions = draw_questions(names(True), 64, rng)
+        samples = [draw_sample(teller, question, telling, tokens, rng) for question in questions]
         batch = maker.batch(samples, bare, grid, rng)
         hidden = run_model(model, batch)
         rows = torch.arange(len(hidden))[:, None]

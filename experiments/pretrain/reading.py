@@ -18,8 +18,7 @@ from dsr.model.reader import LABELS, QuestionReader, Reading
 from dsr.questions.language.families import FORMS
 from experiments.pretrain.texts import END, NUM_TAGS, START, Names, QuestionText, draw_question, names, token_tags
 
-ENDINGS = ("", "\n", "\nOptions:\n")
-"""What may follow a question on its line."""
+BATCH, RATE = 64, 2e-3
 
 
 @dataclass
@@ -43,10 +42,9 @@ class Lines:
         return self.tags[:, None] == torch.arange(1, LABELS + 1)[:, None]
 
 
-def lines_of(questions: Sequence[QuestionText], tokenizer: Any, endings: Sequence[str]) -> Lines:
-    """Tensors of questions, each with its ending."""
-    texts = [question.text + ending for question, ending in zip(questions, endings, strict=True)]
-    found = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+def lines_of(questions: Sequence[QuestionText], tokenizer: Any) -> Lines:
+    """Tensors of questions."""
+    found = tokenizer([question.text for question in questions], add_special_tokens=False, return_offsets_mapping=True)
     tags = [token_tags(q, offsets) for q, offsets in zip(questions, found["offset_mapping"], strict=True)]
     length = max(map(len, tags))
     ids = [row + [0] * (length - len(row)) for row in found["input_ids"]]
@@ -106,8 +104,6 @@ def train_reader(
     steps: int,
     seed: int,
     report: Callable[[int, dict[str, float]], None],
-    batch_size: int = 64,
-    rate: float = 2e-3,
 ) -> Probes:
     """Train a reader in place.
 
@@ -115,19 +111,17 @@ def train_reader(
         codes: [vocabulary, d] word embeddings.
         report: called with (step, figures) every 50 steps.
     """
-    rng = np.random.default_rng([seed, 3])
     torch.manual_seed(seed)
-    probes, known = Probes(codes.shape[1]), names()
+    probes = Probes(codes.shape[1])
     kept: list[Tensor] = []
     hook = reader.layers[-1].register_forward_hook(lambda module, inputs, output: kept.append(_states(output)))
     learned = [*reader.parameters(), *probes.parameters()]
-    optimizer = torch.optim.AdamW(learned, lr=rate, weight_decay=0.01, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(learned, lr=RATE, weight_decay=0.01, betas=(0.9, 0.99))
     mean: dict[str, float] = {}
     for step in range(steps):
         cosine = 0.5 * (1 + np.cos(np.pi * step / steps))
-        optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / 50) * (0.98 * cosine + 0.02)
-        questions = [draw_question(rng, known) for _ in range(batch_size)]
-        lines = lines_of(questions, tokenizer, rng.choice(ENDINGS, batch_size).tolist())
+        optimizer.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 50) * (0.98 * cosine + 0.02)
+        lines = lines_of(draw_batch(step, seed), tokenizer)
         kept.clear()
         reading = reader(codes[lines.ids], lines.mask)
         found = losses(reading, kept[-1], lines, probes)
@@ -142,6 +136,12 @@ def train_reader(
             report(step + 1, dict(mean))
     hook.remove()
     return probes
+
+
+def draw_batch(step: int, seed: int) -> list[QuestionText]:
+    """Questions of a step."""
+    rng = np.random.default_rng([seed, 3, step])
+    return [draw_question(rng, names()) for _ in range(BATCH)]
 
 
 def _states(output: Any) -> Tensor:
@@ -159,14 +159,14 @@ def measure_reader(
 ) -> dict[str, float]:
     """Shares of questions of which all labels are right, label by label, and of forms; mean error of seconds.
 
-    A label is right where what is read of it is nearest to it among the question's own and `distractors`, and where what
-    is absent is told to be.
+    A label is right where what is read is nearest to it, among the question's own and `distractors`; and one that is
+    absent, where it is told to be.
     """
     labels, slots, forms, errors, masses = [], [], [], [], []
     others = _means(distractors, tokenizer, codes)
     for first in range(0, len(questions), 64):
         some = questions[first : first + 64]
-        lines = lines_of(some, tokenizer, ["\n"] * len(some))
+        lines = lines_of(some, tokenizer)
         words = codes[lines.ids]
         reading = reader(words, lines.mask)
         true = label(words[:, None], lines.pointed.float())  # [b, 4, d]

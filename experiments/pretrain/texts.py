@@ -17,10 +17,10 @@ from dsr.mcq import LETTERS, lettered
 from dsr.questions.engine.answers import pair_distances, run_lengths
 from dsr.questions.language.families import FORMS, Family
 from dsr.questions.language.templates import (
-    ROLES,
     _PHRASES,
     NUM_STATES,
     NUM_WORDINGS,
+    ROLES,
     Answer,
     Form,
     answer_text,
@@ -118,7 +118,6 @@ def draw_question(rng: np.random.Generator, known: Names, form: int | None = Non
     end = start + int(rng.integers(3, 64)) / 10
     if rng.random() < 0.9:
         end = max(min(end, 8.0), start + 0.3)
-    moment = end if asked.stated else start
     labels = known.draw(rng, len(asked.roles))
     cameras = [k for k, role in enumerate(asked.roles) if role == "viewer" or asked.camera_target]
     camera = -1
@@ -144,7 +143,7 @@ def write_question(
     moment = end if form.stated else start
     for role, label, box in zip(form.roles, labels, boxes, strict=True):
         first, last = _MARKS[ROLES.index(role)]
-        mentions[role] = mention(f"{first}{label}{last}", box, moment) if len(box) else f"the {first}camera{last}"
+        mentions[role] = mention(f"{first}{label}{last}", list(box), moment) if len(box) else f"the {first}camera{last}"
     text, spans = _unmark(question_text(form, wording, start, end, moment, mentions))
     bare = re.sub(r"\([^)]*\)", lambda found: " " * len(found.group()), text)
     for found in re.finditer(r"\d+\.\d", bare):
