@@ -193,10 +193,9 @@ class Maker:
         prompts = [
             build_prompt(
                 self.tokenizer,
-                sample.question.text,
+                "" if bare else sample.question.text,
                 sample.choice.options,
                 video_tokens=vision + count,
-                bare=bare,
                 answer=LETTERS[sample.choice.right],
             )
             for sample in samples
