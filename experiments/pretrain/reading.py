@@ -175,6 +175,8 @@ def measure_reader(
         candidates = torch.cat([true, others.expand(len(some), -1, -1)], 1)
         likeness = read @ candidates.transpose(1, 2)  # [b, 4, 4 + n]
         likeness[:, :, :LABELS].masked_fill_(~there[:, None], -1e9)
+        # What has the same name is no distractor.
+        likeness[:, :, LABELS:].masked_fill_(true @ others.T > 0.999 * codes.shape[1], -1e9)
         named = likeness.argmax(-1) == torch.arange(LABELS)
         right = torch.where(there, named & (reading.absent < 0), reading.absent >= 0)
         slots.append(right)

@@ -118,6 +118,7 @@ def draw_question(rng: np.random.Generator, known: Names, form: int | None = Non
     end = start + int(rng.integers(3, 64)) / 10
     if rng.random() < 0.9:
         end = max(min(end, 8.0), start + 0.3)
+    end = round(end, 1)
     labels = known.draw(rng, len(asked.roles))
     cameras = [k for k, role in enumerate(asked.roles) if role == "viewer" or asked.camera_target]
     camera = -1
