@@ -18,7 +18,7 @@ from dsr.model.chat import encode
 from dsr.model.geometry_encoders import ENCODERS, FRAMES, PADDING, Grid, label_words
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
 from dsr.training.curriculum import TrainingBatch
-from dsr.training.guidance import CAMERA, NOBODY, NUM_SIGHTS, STATES, STATES_OF_FORM, GuidedExample, Sight
+from dsr.training.guidance import CAMERA, NOBODY, NUM_SIGHTS, STATES, STATES_OF_FORM, GuidedExample
 
 _SENTENCE = "A."
 """Beginning of an option's line: a tokenizer of ours takes what a line of an option says apart in its own way."""
@@ -33,6 +33,7 @@ class TrainingCollator(Collator):
 
     def __init__(self, inputs: ClipInputs, config: Qwen2_5_VLGSMConfig, shared_prefix: bool = False) -> None:
         super().__init__(inputs, config, training=True, shared_prefix=shared_prefix)
+        self._labels: dict[str, list[int]] = {}
 
     def collate(self, batches: Sequence[TrainingBatch]) -> Batch:
         """The only batch of a list."""
@@ -54,8 +55,7 @@ class TrainingCollator(Collator):
             (examples[rows[0]], self.inputs.video(examples[rows[0]].clip_id, examples[rows[0]].shown_frames))
             for rows in groups.values()
         ]
-        prompts = [self.prompt(example, None) for example in examples]
-        questions = [list(compress(prompt.input_ids, prompt.asks)) for prompt in prompts]
+        questions = self._questions(examples)
         videos = torch.zeros(len(examples), dtype=torch.int64)
         for video, rows in enumerate(groups.values()):
             videos[rows] = video
@@ -80,7 +80,7 @@ class TrainingCollator(Collator):
         arrays, change = super().arrays(encoder, clip_id, example, grid), example.change
         if change.names and "things" in arrays:
             cues = self.inputs.clips.cues(clip_id)
-            words = label_words(cues, lambda text: self.inputs.tokens(f" {change.names.get(text[1:], text[1:])}"))
+            words = label_words(cues, lambda text: self._label(f" {change.names.get(text[1:], text[1:])}"))
             places = {"viewer_words": 0, "words": -1}
             arrays = arrays | {part: words[arrays["things"][:, k]] for part, k in places.items() if part in arrays}
         if change.shift and "seconds" in arrays:
@@ -90,6 +90,18 @@ class TrainingCollator(Collator):
             noise = np.float32(change.noise) * rng.standard_normal(values.shape, np.float32)
             arrays = arrays | {"values": values + noise * (values != 0)}
         return arrays
+
+    def _questions(self, examples: Sequence[GuidedExample]) -> list[list[int]]:
+        """Tokens that the GSM reads as each question."""
+        if self.config.reads_line_alone:
+            return encode(self.tokenizer, [example.question for example in examples])
+        prompts = [self.prompt(example, None) for example in examples]
+        return [list(compress(prompt.input_ids, prompt.asks)) for prompt in prompts]
+
+    def _label(self, text: str) -> list[int]:
+        if text not in self._labels:
+            self._labels[text] = self.inputs.tokens(text)
+        return self._labels[text]
 
     def _states(self, examples: Sequence[GuidedExample]) -> dict[str, Tensor]:
         states = torch.full((len(examples), self.config.num_geometry_tokens), IGNORED)
@@ -102,23 +114,20 @@ class TrainingCollator(Collator):
         return {"states": states, "possible_states": possible}
 
     def _keys(self, examples: Sequence[GuidedExample], asked: Mapping[str, Any]) -> Tensor:
-        heads = self.config.text_config.num_attention_heads
-        keys = torch.full((len(examples), heads, self.config.num_geometry_tokens), PADDING)
+        keys = np.full((len(examples), self.config.num_geometry_tokens, NUM_SIGHTS), PADDING)
         videos = asked["videos"].tolist()
         places = {video: self._places(asked["geometry"], video) for video in set(videos)}
-        for row, (example, video) in enumerate(zip(examples, videos, strict=True)):
-            assert example.guide is not None
-            things = self.inputs.clips.cues(example.clip_id).num_tracks
+        for example, video, own in zip(examples, videos, keys, strict=True):
+            if example.guide is None:
+                continue
+            camera = self.inputs.clips.cues(example.clip_id).num_tracks
             last = (example.shown_frames - 1) // FRAMES
-
-            def place(sight: Sight, video: int = video, things: int = things, last: int = last) -> int:
-                viewer, thing = (things if who == CAMERA else who for who in (sight.viewer, sight.thing))
-                return places[video].get((viewer, thing, min(sight.frame // FRAMES, last)), PADDING)
-
-            for token, sights in enumerate(example.guide.sights()[: keys.shape[2]]):
-                found = [place(sight) for sight in sights] + [PADDING] * (NUM_SIGHTS - len(sights))
-                keys[row, :, token] = torch.tensor(found)[torch.arange(heads) % NUM_SIGHTS]
-        return keys
+            for token, sights in zip(own, example.guide.sights(), strict=False):
+                for slot, sight in enumerate(sights):
+                    viewer, thing = (camera if who == CAMERA else who for who in (sight.viewer, sight.thing))
+                    token[slot] = places[video].get((viewer, thing, min(sight.frame // FRAMES, last)), PADDING)
+        of_heads = np.arange(self.config.text_config.num_attention_heads) % NUM_SIGHTS
+        return torch.from_numpy(keys[:, :, of_heads].transpose(0, 2, 1).copy())
 
     def _places(self, geometry: Mapping[str, Mapping[str, Tensor]], video: int) -> dict[tuple[int, int, int], int]:
         """Places of a video's 3D tokens by viewer (NOBODY without one), thing and time group."""
