@@ -123,7 +123,7 @@ def draw_question(rng: np.random.Generator, known: Names, form: int | None = Non
     cameras = [k for k, role in enumerate(asked.roles) if role == "viewer" or asked.camera_target]
     camera = -1
     if cameras and rng.random() < 0.4:
-        camera = cameras[0 if rng.random() < 0.8 else rng.integers(len(cameras))]
+        camera = cameras[0 if rng.random() < 0.6 else rng.integers(len(cameras))]
     width, height = SIZES[rng.integers(len(SIZES))]
     boxes = [
         () if k == camera else tuple(np.sort(rng.integers(0, (width + 1, height + 1), (2, 2)), axis=0).ravel().tolist())
@@ -142,14 +142,37 @@ def write_question(
     """
     form, mentions = FORMS[index], {}
     moment = end if form.stated else start
-    for role, label, box in zip(form.roles, labels, boxes, strict=True):
-        first, last = _MARKS[ROLES.index(role)]
+    read_as, roles = (index, form.roles) if () in map(tuple, boxes) else _read_as(index, wording)
+    for role, shown, label, box in zip(form.roles, roles, labels, boxes, strict=True):
+        first, last = _MARKS[ROLES.index(shown)]
         mentions[role] = mention(f"{first}{label}{last}", list(box), moment) if len(box) else f"the {first}camera{last}"
     text, spans = _unmark(question_text(form, wording, start, end, moment, mentions))
     bare = re.sub(r"\([^)]*\)", lambda found: " " * len(found.group()), text)
     for found in re.finditer(r"\d+\.\d", bare):
         spans.append((*found.span(), START if found.group() == f"{start:.1f}" and not form.stated else END))
-    return QuestionText(index, text, tuple(spans), key_seconds(form, start, end))
+    return QuestionText(read_as, text, tuple(spans), key_seconds(form, start, end))
+
+
+@cache
+def _read_as(index: int, wording: int) -> tuple[int, tuple[str, ...]]:
+    """Form that a question about tracks is read as, and the role there of each of its own.
+
+    Two forms can have one text: the distance between a viewer and a target, or between two targets. Such a text is
+    read as the one that needs no viewer.
+    """
+
+    def asked(form: Form) -> tuple[str, tuple[str, ...]]:
+        text = question_text(form, wording, 0.0, 1.0, 0.0, {role: f"<{role}>" for role in form.roles})
+        order = tuple(dict.fromkeys(re.findall(r"<(\w+)>", text)))
+        return re.sub(r"<(\w+)>", lambda found: str(order.index(found.group(1))), text), order
+
+    text, order = asked(FORMS[index])
+    for other, form in enumerate(FORMS):
+        if form.type == FORMS[index].type and form.viewer == "none" and len(form.roles) == len(order):
+            same, renamed = asked(form)
+            if same == text:
+                return other, tuple(renamed[order.index(role)] for role in FORMS[index].roles)
+    return index, FORMS[index].roles
 
 
 def _unmark(marked: str) -> tuple[str, list[tuple[int, int, int]]]:
