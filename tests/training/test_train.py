@@ -271,9 +271,15 @@ def test_without_the_aids_the_loss_is_the_answers_alone(trained: Path) -> None:
     torch.testing.assert_close(trainer.compute_loss(trainer.model, batch), expected)
 
 
-@pytest.mark.parametrize("fusion", ["none", "add"])
-def test_other_fusions_train_too(fusion: Any, tmp_path: Path) -> None:
-    params = replace(SMALL, gsm=GSM(fusion=fusion), train=replace(SMALL.train, steps=2, geometry_steps=0))
+@pytest.mark.parametrize(
+    ("fusion", "question"), [("none", "reader"), ("add", "reader"), ("gsm", "states"), ("gsm", "embeddings")]
+)
+def test_other_fusions_and_readings_train_too(fusion: Any, question: Any, tmp_path: Path) -> None:
+    params = replace(
+        SMALL,
+        gsm=GSM(fusion=fusion, num_tokens=4, question=question),
+        train=replace(SMALL.train, steps=2, geometry_steps=0),
+    )
     train.run(params, make_project(tmp_path, rows=1, videos=0), workers=1)
     assert load_model(tmp_path / "models/gsm", "cpu")[0].config.gsm["fusion"] == fusion
 

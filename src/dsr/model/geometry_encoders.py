@@ -24,7 +24,7 @@ for the scale as well. What was not observed is zero with a validity of zero.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,8 +79,7 @@ class Grid:
         return -(-self.frames // FRAMES)
 
 
-@dataclass(frozen=True)
-class GeometryTokens:
+class GeometryTokens(NamedTuple):  # DeepSpeed finds no tensors in a dataclass
     """Letters: v videos of the batch, k tokens, d width."""
 
     states: Tensor

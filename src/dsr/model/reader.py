@@ -9,7 +9,7 @@
 Letters: b questions, l tokens of a line, d width.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,7 @@ ROLE_SCALE = 0.2
 """Size of the mark of a slot's role beside its address."""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):  # DeepSpeed finds no tensors in a dataclass
     """What a question's line says."""
 
     attention: Tensor
