@@ -130,7 +130,7 @@ def test_what_is_generated_is_current(name: str, made, layout: str):
 def test_parameters_are_listed_with_type_range_default_and_meaning(capsys: pytest.CaptureFixture[str], monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
     show("gsm.num")
-    assert "gsm.num_tokens   whole number   from 1 to 65,536   32        Geometry tokens N" in capsys.readouterr().out
+    assert "gsm.num_tokens   whole number   from 1 to 65,536   8         Geometry tokens N" in capsys.readouterr().out
     show()
     listed = capsys.readouterr().out
     assert all(f" {key} " in listed for key in parameters())

@@ -308,7 +308,7 @@ class GSM:
 
     fusion: Literal["none", "add", "gsm"] = "gsm"
     """`none`: video alone; `add`: geometry added to the vision tokens; `gsm`: selected geometry tokens."""
-    num_tokens: Annotated[int, Field(ge=1, le=65_536)] = 32
+    num_tokens: Annotated[int, Field(ge=1, le=65_536)] = 8
     """Geometry tokens N that follow the vision tokens (the published model: 32)."""
     encoders: Annotated[tuple[Literal["point_map", "tracks", "pairs", "pi3"], ...], Field(min_length=1)] = (
         "tracks",
@@ -373,7 +373,7 @@ class Train:
     """Passes summed up before a step; batch_size x accumulation x GPUs is the effective batch (published: 32)."""
     learning_rate: Above0 = 0.002
     """Learning rate of the language model (published: 2e-7)."""
-    gsm_learning_rate: Above0 = 0.005
+    gsm_learning_rate: Above0 = 0.003
     """Learning rate of the vision tower's merger, the geometry encoders and the GSM (published: 1e-6)."""
     train_vision_tower: bool = False
     """Train the vision tower too, with `learning_rate`; the published recipe keeps it as it is."""

@@ -327,6 +327,7 @@ ENCODERS: dict[str, type[GeometryEncoder]] = {
 
 def spelled(ids: Tensor, words: nn.Embedding) -> Tensor:
     """Labels [..., d] of token ids [..., n], PADDING after them."""
+    ids = ids[..., : int((ids != PADDING).flatten(0, -2).any(0).sum())]  # as long as the longest
     return label(words(ids.clamp(min=0)), ids != PADDING)
 
 
