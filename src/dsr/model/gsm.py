@@ -174,7 +174,8 @@ class CrossAttention(nn.Module):
         )
         q, k = rotate(q, query_rotation, self.sections), rotate(k, key_rotation, self.sections)
         if rows is not None:
-            k, v, mask = k[rows], v[rows], mask[rows]
+            # Their gradients are added up faster than those of k[rows].
+            k, v, mask = (x.index_select(0, rows) for x in (k, v, mask))
         # A row without keys (a clip without geometry) attends to its padding, which is zeros: a softmax over nothing
         # would be NaN.
         mask = mask | ~mask.any(-1, keepdim=True)
@@ -229,10 +230,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, look: Look) -> tuple[T
         [b, h, n, e], and the log-probabilities [b, h, n, k] of the model's own attention.
     """
     b, heads, n, e = q.shape
-    scores = q.reshape(b, k.shape[1], -1, e) @ k.transpose(-1, -2) * e**-0.5  # [b, g, h / g * n, k]
-    log_probs = scores.masked_fill(~mask[:, None, None], torch.finfo(scores.dtype).min).log_softmax(-1)
-    weights = log_probs.exp()
-    log_probs = log_probs.view(b, heads, n, -1)
+    scores = (q * e**-0.5).reshape(b, k.shape[1], -1, e) @ k.transpose(-1, -2)  # [b, g, h / g * n, k]
+    scores = scores.masked_fill(~mask[:, None, None], torch.finfo(scores.dtype).min)
+    # Not the exponential of the logarithm, which takes ten times as long where it is zero.
+    weights, log_probs = scores.softmax(-1), scores.log_softmax(-1).view(b, heads, n, -1)
     if look.keys is not None and look.weight:
         share = (look.weight * (look.keys >= 0).to(weights))[..., None]
         taught = torch.zeros_like(log_probs).scatter_(-1, look.keys.clamp(min=0)[..., None], share)
