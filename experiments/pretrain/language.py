@@ -40,7 +40,7 @@ from experiments.pretrain.texts import (
 
 NUM_TOKENS = (8, 8, 8, 8, 8, 6, 12, 16, 32)
 """Numbers of geometry tokens to draw from."""
-GRIDS = ((16, 2, 3), (16, 2, 3), (8, 2, 2), (4, 3, 4), (16, 1, 1), (1, 1, 1))
+GRIDS = ((16, 2, 2), (16, 2, 3), (8, 2, 2), (4, 3, 4), (16, 1, 1), (1, 1, 1))
 """Vision tokens of a video: groups of frames, rows, columns."""
 MAX_RUNS = 6
 
@@ -349,8 +349,8 @@ BARE, WHOLE = 0.2, 0.25
 """First part of the steps, in which no prompt is whole, and share of batches of whole prompts after it."""
 FREE_FORM = 0.4
 """Likelihood of a family beside that of a template."""
-HARDER = 0.7
-"""Share of letters that are right above which states are told worse."""
+HARDER = 0.6
+"""Share of options found right at their ends above which states are told worse."""
 KEPT = 50
 WEIGHTS = {"answer": 1.0, "end": 0.1, "options": 1.0, "runs": 0.5, "told": 2.0, "tags": 0.3}
 
@@ -399,8 +399,8 @@ def train_language(
         optimizer.step()
         for name, value in found.items():
             mean[name] = 0.95 * mean.get(name, float(value.detach())) + 0.05 * float(value.detach())
-        if mean["letter"] > HARDER:
-            hardness = min(1.0, hardness + 0.004)
+        if mean["option"] > HARDER:
+            hardness = min(1.0, hardness + 0.006)
         if (step + 1) % KEPT == 0 or step + 1 == steps:
             kept = {"model": language_model.state_dict(), "probes": probes.state_dict(), "step": step + 1}
             kept |= {"optimizer": optimizer.state_dict(), "hardness": hardness, "mean": mean}
