@@ -5,7 +5,8 @@ GSM would tell them: mixtures of the states' words that are unsure, noisy and so
 tell nothing. Losses:
 
 - the answer's letter, in the whole vocabulary, and <|im_end|> after it;
-- at the end of each option, is this the one (the logit of the option's own letter, compared over the four);
+- at the end of each option, is this the one (the logit of the option's own letter, compared over the four), before the
+  last layer as well: what is known only after it cannot be copied to where the letter is asked for;
 - dense, by probes that are thrown away: at each geometry token, in which run of states it stands; at each state of an
   option, is it told at all, and in this place; at each word of a question, in which role it stands.
 
@@ -294,33 +295,54 @@ class Probes(nn.Module):
         self.run, self.told, self.tag = (nn.Linear(width, n) for n in (MAX_RUNS, 2, NUM_TAGS))
 
 
-def run_model(model: Any, batch: Batch) -> Tensor:
-    """Last hidden states [b, s, d]."""
-    return model.model.language_model(
-        inputs_embeds=batch.embeds, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-    ).last_hidden_state
+@dataclass
+class States:
+    """States of the language model's tokens, [b, s, d] each."""
+
+    early: Tensor
+    """After half of the layers."""
+    late: Tensor
+    """Before the last layer, normalised as the last ones are."""
+    last: Tensor
 
 
-def losses(hidden: Tensor, batch: Batch, probes: Probes, words: Tensor, letters: Sequence[int]) -> dict[str, Tensor]:
+def run_model(model: Any, batch: Batch) -> States:
+    """Run the language model on a batch."""
+    language_model = model.model.language_model
+    found = language_model(
+        inputs_embeds=batch.embeds,
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        use_cache=False,
+        output_hidden_states=True,
+    )
+    early, late = found.hidden_states[len(language_model.layers) // 2], found.hidden_states[-2]
+    return States(language_model.norm(early), language_model.norm(late), found.last_hidden_state)
+
+
+def losses(states: States, batch: Batch, probes: Probes, words: Tensor, letters: Sequence[int]) -> dict[str, Tensor]:
     """Losses by name, and the shares that are right: `letter`, `option`, `present`."""
-    rows = torch.arange(len(hidden))[:, None]
-    spoken = hidden[:, -3:-1] @ words.T  # [b, 2, vocabulary]
-    scores = (hidden[rows, batch.ends] * words[list(letters)]).sum(-1)
+    last, rows = states.last, torch.arange(len(states.last))[:, None]
+    spoken = last[:, -3:-1] @ words.T  # [b, 2, vocabulary]
+    own = words[list(letters)]
+    scores, before = ((layer[rows, batch.ends] * own).sum(-1) for layer in (last, states.late))
     chosen = spoken[:, 0, list(letters)]
-    runs = probes.run(hidden[batch.run_places[:, 0], batch.run_places[:, 1]])
-    told = probes.told(hidden[batch.state_places[:, 0], batch.state_places[:, 1]])
+    runs = probes.run(states.early[batch.run_places[:, 0], batch.run_places[:, 1]])
+    told = probes.told(states.late[batch.state_places[:, 0], batch.state_places[:, 1]])
     found = {
         "answer": F.cross_entropy(spoken[:, 0], batch.answers[:, 0]),
         "end": F.cross_entropy(spoken[:, 1], batch.answers[:, 1]),
         "options": F.cross_entropy(scores, batch.right),
+        "options_before": F.cross_entropy(before, batch.right),
         "runs": F.cross_entropy(runs, batch.runs),
         "told": F.binary_cross_entropy_with_logits(told, batch.told.float()),
         "letter": (chosen.argmax(-1) == batch.right).float().mean(),
         "option": (scores.argmax(-1) == batch.right).float().mean(),
+        "before": (before.argmax(-1) == batch.right).float().mean(),
         "present": ((told > 0) == batch.told).float().mean(),
     }
     if len(batch.tags):
-        tagged = probes.tag(hidden[batch.tag_places[:, 0], batch.tag_places[:, 1]])
+        tagged = probes.tag(last[batch.tag_places[:, 0], batch.tag_places[:, 1]])
         found["tags"] = F.cross_entropy(tagged, batch.tags)
     return found
 
@@ -349,10 +371,10 @@ BARE, WHOLE = 0.2, 0.25
 """First part of the steps, in which no prompt is whole, and share of batches of whole prompts after it."""
 FREE_FORM = 0.4
 """Likelihood of a family beside that of a template."""
-HARDER = 0.6
+HARDER = 0.7
 """Share of options found right at their ends above which states are told worse."""
 KEPT = 50
-WEIGHTS = {"answer": 1.0, "end": 0.1, "options": 1.0, "runs": 0.5, "told": 2.0, "tags": 0.3}
+WEIGHTS = {"answer": 1.0, "end": 0.1, "options": 0.5, "options_before": 1.0, "runs": 0.5, "told": 2.0, "tags": 0.3}
 
 
 def train_language(
@@ -400,7 +422,7 @@ def train_language(
         for name, value in found.items():
             mean[name] = 0.95 * mean.get(name, float(value.detach())) + 0.05 * float(value.detach())
         if mean["option"] > HARDER:
-            hardness = min(1.0, hardness + 0.006)
+            hardness = min(1.0, hardness + 0.002)
         if (step + 1) % KEPT == 0 or step + 1 == steps:
             kept = {"model": language_model.state_dict(), "probes": probes.state_dict(), "step": step + 1}
             kept |= {"optimizer": optimizer.state_dict(), "hardness": hardness, "mean": mean}
@@ -450,7 +472,7 @@ def measure(
         questions = draw_questions(names(True), 64, rng)
         samples = [draw_sample(teller, question, telling, tokens, rng) for question in questions]
         batch = maker.batch(samples, bare, grid, rng)
-        hidden = run_model(model, batch)
+        hidden = run_model(model, batch).last
         rows = torch.arange(len(hidden))[:, None]
         chosen = hidden[:, -3] @ codes[letters].T
         scores = (hidden[rows, batch.ends] * codes[letters]).sum(-1)
