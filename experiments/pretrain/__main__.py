@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for what a stopped run goes on from")
     parser.add_argument("--out", type=Path, default=Path("models/tiny"))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--language-steps", type=int, default=2500)
+    parser.add_argument("--language-steps", type=int, default=2000)
     parser.add_argument("--reader-steps", type=int, default=1000)
     parser.add_argument("--texts", action="store_true", help="write the questions that are seen, a line each, no model")
     arguments = parser.parse_args()

@@ -5,8 +5,9 @@ GSM would tell them: mixtures of the states' words that are unsure, noisy and so
 tell nothing. Losses:
 
 - the answer's letter, in the whole vocabulary, and <|im_end|> after it;
-- at the end of each option, is this the one (the logit of the option's own letter, compared over the four), before the
-  last layer as well: what is known only after it cannot be copied to where the letter is asked for;
+- at the end of each option, is this the one (the logit of the option's own letter, compared over the four);
+- the same before the last layer, by one probe for all four: what is known only after it, or in another direction for
+  each letter, is not found from where the letter is asked for;
 - dense, by probes that are thrown away: at each geometry token, in which run of states it stands; at each state of an
   option, is it told at all, and in this place; at each word of a question, in which role it stands.
 
@@ -293,6 +294,7 @@ class Probes(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.run, self.told, self.tag = (nn.Linear(width, n) for n in (MAX_RUNS, 2, NUM_TAGS))
+        self.right = nn.Linear(width, 1)
 
 
 @dataclass
@@ -325,7 +327,8 @@ def losses(states: States, batch: Batch, probes: Probes, words: Tensor, letters:
     last, rows = states.last, torch.arange(len(states.last))[:, None]
     spoken = last[:, -3:-1] @ words.T  # [b, 2, vocabulary]
     own = words[list(letters)]
-    scores, before = ((layer[rows, batch.ends] * own).sum(-1) for layer in (last, states.late))
+    scores = (last[rows, batch.ends] * own).sum(-1)
+    before = probes.right(states.late[rows, batch.ends])[..., 0]
     chosen = spoken[:, 0, list(letters)]
     runs = probes.run(states.early[batch.run_places[:, 0], batch.run_places[:, 1]])
     told = probes.told(states.late[batch.state_places[:, 0], batch.state_places[:, 1]])
@@ -367,7 +370,7 @@ def match_words(language_model: Any, layers: int = 3, scale: float = 1.5) -> Non
 
 BATCH, RATE, COOLING = 32, 2e-3, 0.4
 """Samples of a batch, learning rate, and the last part of the steps in which it falls."""
-BARE, WHOLE = 0.2, 0.25
+BARE, WHOLE = 0.2, 0.4
 """First part of the steps, in which no prompt is whole, and share of batches of whole prompts after it."""
 FREE_FORM = 0.4
 """Likelihood of a family beside that of a template."""
