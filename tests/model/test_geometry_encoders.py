@@ -108,18 +108,18 @@ def test_track_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
 def test_pair_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
     arrays = PairEncoder.extract(cues, GRID, encode)
     values, things = arrays["values"], arrays["things"]
-    assert values.shape == (8, 2 * 33)
+    assert values.shape == (8, 2 * 36)
     # The robot and the camera are viewers, the ball is not; two groups each.
     assert things[::2].tolist() == [[0, 1], [0, 2], [2, 0], [2, 1]]
     assert things[1::2].tolist() == things[::2].tolist()
     scale = np.median([4, 3, 2, 1, 8, 7, 6, 5])
-    ball, camera, robot = values[1, 33:], values[3, 33:], values[5, 33:]
+    ball, camera, robot = values[1, 36:], values[3, 36:], values[5, 36:]
     # The robot faces world x, its left is world y: the ball is 4 lengths to its left, faces nowhere, and neither moves.
     assert ball[:3].tolist() == [1, 1, 0]
     assert ball[3:7].tolist() == pytest.approx([0, 1, 0, np.log(4 / scale)], abs=1e-6)
     assert ball[7:16].tolist() == pytest.approx([0] * 9, abs=1e-5)
     assert ball[16:].tolist() == pytest.approx(
-        [np.log(0.02), *[0] * 6, np.log(0.02), 0, 0, 4 / scale, 1, 0, 0, 0, 0, 1], abs=1e-5
+        [np.log(0.02), *[0] * 6, np.log(0.02), 0, 0, 4 / scale, 1, 0, 0, 0, 0, 1, 0, 4 / scale, 0], abs=1e-5
     )
     # The camera is one length to its right in the last frame, faces its left and comes that way, a length a second.
     assert camera[:3].tolist() == [1, 1, 1]
@@ -131,7 +131,7 @@ def test_pair_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
     assert robot[3:7].tolist() == pytest.approx([1, 0, 0, np.log(1 / scale)], abs=1e-6)
     assert robot[7:13].tolist() == pytest.approx([0, -1, 0, 1, 0, 0], abs=1e-6)
     assert robot[13:24].tolist() == pytest.approx([-1, 0, 0, speed, -1, 0, 0, 0, 0, 0, np.log(0.02)], abs=1e-6)
-    assert robot[24:].tolist() == pytest.approx([0, 0, 1 / scale, 0, 0, 1, -1, 0, 0], abs=1e-6)
+    assert robot[24:].tolist() == pytest.approx([0, 0, 1 / scale, 0, 0, 1, -1, 0, 0, 1 / scale, 0, 0], abs=1e-6)
     assert arrays["viewer_words"][5, :6].tolist() == encode("camera")
     assert arrays["words"][5, :5].tolist() == encode("robot")
     assert arrays["cells"].tolist() == [[t, 1, 1] for _ in range(4) for t in range(2)]
@@ -186,7 +186,7 @@ def test_a_thing_out_of_sight_has_no_token(cues: ClipCues) -> None:
         *(([2, 1], group) for group in (0, 1)),
     ]
     assert np.isfinite(pairs["values"]).all()
-    assert pairs["values"][4, 33:].tolist() == [0] * 33
+    assert pairs["values"][4, 36:].tolist() == [0] * 36
 
 
 @pytest.mark.parametrize("encoder", [PointMapEncoder, TrackEncoder, PairEncoder])

@@ -107,8 +107,8 @@ def test_heads_look_at_the_tokens_of_whom_and_when_a_question_is_about(world: Wo
 
     assert keys.shape == (3, 4, TOKENS)
     for row, moment, expected in (
-        (0, 0, [(0, 1, 0), (0, 1, 1), (0, 0), (1, 0)]),
-        (0, 2, [(0, 1, 3), (0, 1, 3), (0, 3), (1, 3)]),
+        (0, 0, [(0, 1, 0)] * 4),
+        (0, 2, [(0, 1, 3)] * 4),
         (1, 1, [(1, 1), (1, 2), (2, 1), (2, 2)]),
         (2, 1, [(2, 0, 1), (2, 0, 3), (2, 1, 1), (2, 1, 3)]),
     ):

@@ -98,17 +98,41 @@ def test_states_are_the_shortest_answers() -> None:
 
 
 def test_sights_follow_from_the_text() -> None:
+    """Guides of moments 4, 6, … and what is looked at for each state, per head."""
     moving = Guide("rel_dir", (0,) * 5, 2, (0,), (4, 6, 8, 10, 12))
-    assert moving.sights()[1] == (Sight(2, 0, 6), Sight(2, 0, 8), Sight(-2, 2, 6), Sight(-2, 0, 6))
-    assert moving.sights()[4][1] == Sight(2, 0, 12)
+    assert moving.sights()[1] == (Sight(2, 0, 6),) * 4
+    between = Guide("rel_dir_between", (0,) * 5, 2, (0, 3), (4, 6, 8, 10, 12))
+    assert between.sights()[4] == (*[Sight(2, 0, 12)] * 2, *[Sight(2, 3, 12)] * 2)
+    fixed = Guide("abs_ori", (0,) * 5, -1, (0,), (4, 6, 8, 10, 12))
+    assert fixed.sights()[2] == (Sight(-1, 0, 8), Sight(-1, 0, 4), Sight(-2, 0, 8), Sight(-2, -1, 4))
     fixed = Guide("abs_dir_between", (0,) * 5, -1, (0, 3), (4, 6, 8, 10, 12))
-    assert fixed.sights()[2] == (Sight(-2, 0, 8), Sight(-2, 3, 8), Sight(-2, -1, 4), Sight(-1, 0, 8))
+    assert fixed.sights()[2] == (Sight(-1, 0, 8), Sight(-1, 0, 4), Sight(-1, 3, 8), Sight(-1, 3, 4))
+    distance = Guide("abs_dis", (0,) * 4, 1, (0,), (4, 6, 8, 10, 12))
+    assert distance.sights()[3] == (Sight(-2, 0, 10), Sight(-2, 0, 12), Sight(-2, 1, 4), Sight(1, 0, 10))
+    distance = Guide("rel_dis", (0,) * 4, 1, (0,), (4, 6, 8, 10, 12))
+    assert distance.sights()[3] == (*[Sight(1, 0, 10)] * 2, *[Sight(1, 0, 12)] * 2)
+    speed = Guide("rel_spd", (0,) * 4, 1, (0,), (0, 3, 6, 9, 12, 15))
+    assert speed.sights()[3] == (Sight(1, 0, 9), Sight(1, 0, 12), Sight(1, 0, 12), Sight(1, 0, 15))
     over_ground = Guide("abs_spd_comp", (0,) * 5, -2, (1, 2), (0, 3, 6, 9, 12, 15))
     assert over_ground.sights()[0] == (Sight(-2, 1, 0), Sight(-2, 1, 3), Sight(-2, 2, 0), Sight(-2, 2, 3))
-    after = Guide("rel_dir_pred", (0,), 1, (0,), (10, 13, 16))
-    assert after.sights() == [(Sight(1, 0, 13), Sight(1, 0, 10), Sight(-2, 1, 13), Sight(-2, 0, 13))]
-    at_end = Guide("nearest_at_end", (0, 1, 2), 1, (0, 2, 3), tuple(range(9)))
-    assert at_end.sights() == [(Sight(1, 0, 8), Sight(1, 2, 8), Sight(1, 3, 8))] * 3
+    for form in ("rel_dir_pred", "abs_dir_pred"):  # what was before the stop is in no text
+        assert Guide(form, (0,), 1, (0,), (10, 13, 16)).sights() == [(Sight(1, 0, 13),) * 4]
+
+
+def test_sights_of_families_are_what_their_rules_compare() -> None:
+    def sights_of(name: str, viewer: int, *targets: int) -> tuple[Sight, ...]:
+        guide = Guide(name, (0, 1), viewer, targets, tuple(range(10, 19)))
+        one, other = guide.sights()
+        assert one == other
+        return one
+
+    assert sights_of("nearest_at_end", 1, 0, 2, 3) == (Sight(1, 0, 18), Sight(1, 2, 18), Sight(1, 3, 18))
+    assert sights_of("side_after_turn_left", 1, 0) == (Sight(1, 0, 18),) * 4
+    assert sights_of("passing", 1, 0, 2) == (Sight(1, 0, 18), Sight(1, 0, 10), Sight(1, 2, 18), Sight(1, 2, 10))
+    assert sights_of("turn_of_heading", -2, 0) == (*[Sight(-2, 0, 18)] * 2, *[Sight(-2, 0, 10)] * 2)
+    assert sights_of("when_nearest", -1, 0) == tuple(Sight(-1, 0, frame) for frame in (10, 12, 16, 18))
+    assert sights_of("when_fastest", -2, 0) == tuple(Sight(-2, 0, frame) for frame in (11, 13, 15, 17))
+    assert sights_of("order_of_speed", -2, 0, 2, 3) == tuple(Sight(-2, thing, 14) for thing in (0, 2, 3))
 
 
 def test_no_sight_is_beyond_what_is_shown(pool: pd.DataFrame) -> None:

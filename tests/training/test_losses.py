@@ -46,6 +46,19 @@ def test_state_loss_by_hand() -> None:
     assert len(right) == 2
 
 
+def test_questions_count_the_same_however_many_states_they_have() -> None:
+    tokens, possible = torch.randn(2, 3, 4), torch.tensor([[True, True, False], [True, True, True]])
+    states = torch.tensor([[0, 1, 0], [2, -100, -100]])
+    one, other = (state_loss(tokens[k:][:1], SENTENCES, possible[k:][:1], states[k:][:1])[0] for k in (0, 1))
+    none = torch.full((1, 3), -100)
+    together, right = state_loss(tokens[[0, 1, 1]], SENTENCES, possible[[0, 1, 1]], torch.cat([states, none]))
+    assert together.item() == pytest.approx((one + other).item() / 2)
+    assert len(right) == 4
+    log_probs = torch.tensor([0.5, 0.25, 0.125, 0.125]).log().expand(2, 1, 2, 4)
+    keys = torch.tensor([[[0, 0]], [[1, -1]]])
+    assert attention_loss(log_probs, keys).item() == pytest.approx((log(2) + log(4)) / 2)
+
+
 def test_attention_loss_by_hand() -> None:
     log_probs = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]).log().view(1, 2, 1, 3)
     keys = torch.tensor([[[1], [-1]]])

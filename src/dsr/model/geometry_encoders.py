@@ -232,18 +232,19 @@ class PairEncoder(AddressedEncoder):
     """Things as agents and the camera see them over time.
 
     A token a viewer (an agent or the camera), a target (any other thing, or the camera), and time group in which both
-    are visible in one frame; its cell is the target's. `values` [k, 66] float32, for each of a group's two frames: both
+    are visible in one frame; its cell is the target's. `values` [k, 72] float32, for each of a group's two frames: both
     visible, the viewer's orientation known, the target's known (3); in the viewer's axes, direction of the target (3),
     logarithm of the distance (1), the target's forward and left axis (6); direction of the target's velocity relative
     to the viewer's (3), logarithm of that speed (1), direction of motion as the moving, turning viewer sees it (3),
     direction (3) and logarithm of the speed (1) of the target's own motion; in the first camera's frame, the target
-    from the viewer (3), the viewer's forward and left axis (6). All zero in a frame where not both are visible, as is
-    what is not known. `viewer_words` are the viewer's, `words` the target's; `things` [k, 2] are viewer and target.
+    from the viewer (3), the viewer's forward and left axis (6); in the viewer's axes, where the target is (3): two of
+    these tell how one target lies from another. All zero in a frame where not both are visible, as is what is not
+    known. `viewer_words` are the viewer's, `words` the target's; `things` [k, 2] are viewer and target.
     """
 
     name = "pairs"
     inputs = ("values", "cells", "seconds", "viewer_words", "words")
-    num_values = FRAMES * 33
+    num_values = FRAMES * 36
 
     @staticmethod
     def extract(cues: ClipCues, grid: Grid, encode: Encode) -> dict[str, np.ndarray]:
@@ -488,7 +489,7 @@ def _pairs(cues: ClipCues) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _seen_by(cues: ClipCues, view: _View, viewers: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """[p, t, 33] values of targets as viewers see them; see PairEncoder."""
+    """[p, t, 36] values of targets as viewers see them; see PairEncoder."""
     motion = _Motion.of(cues, view)
     both = motion.visible[viewers] & motion.visible[targets]
     facing = _with_camera(cues.is_agent, True)[:, None] & np.isfinite(motion.world_axes).all(axis=(-1, -2))
@@ -500,9 +501,10 @@ def _seen_by(cues: ClipCues, view: _View, viewers: np.ndarray, targets: np.ndarr
         return np.einsum("ptij,pti->ptj", axes, vectors)
 
     apart = motion.places[targets] - motion.places[viewers]
-    directions, distances = _direction(in_axes(apart))
+    place = in_axes(apart)
+    directions, distances = _direction(place)
     relative, relative_speed = _direction(_velocity(apart, both, view.seconds))
-    turning = _velocity(in_axes(apart), both & facing[viewers], view.seconds)
+    turning = _velocity(place, both & facing[viewers], view.seconds)
     heading, speed = _direction(motion.velocity[targets])
     values = [
         *(a[..., None] for a in (both, facing[viewers], facing[targets])),
@@ -516,6 +518,7 @@ def _seen_by(cues: ClipCues, view: _View, viewers: np.ndarray, targets: np.ndarr
         np.log(np.maximum(speed, SLOWEST)),
         apart,
         *(axes[..., axis] for axis in (0, 1)),
+        place,
     ]
     return np.where(both[..., None], np.nan_to_num(np.concatenate(values, axis=-1)), 0.0)
 

@@ -126,7 +126,8 @@ class TrainingCollator(Collator):
                 for slot, sight in enumerate(sights):
                     viewer, thing = (camera if who == CAMERA else who for who in (sight.viewer, sight.thing))
                     token[slot] = places[video].get((viewer, thing, min(sight.frame // FRAMES, last)), PADDING)
-        of_heads = np.arange(self.config.text_config.num_attention_heads) % NUM_SIGHTS
+        heads = self.config.text_config.num_attention_heads
+        of_heads = np.arange(heads) * NUM_SIGHTS // heads
         return torch.from_numpy(keys[:, :, of_heads].transpose(0, 2, 1).copy())
 
     def _places(self, geometry: Mapping[str, Mapping[str, Tensor]], video: int) -> dict[tuple[int, int, int], int]:

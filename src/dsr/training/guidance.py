@@ -34,7 +34,8 @@ from dsr.questions.language.templates import (
 CAMERA, NOBODY = -1, -2
 """A pool's `viewpoint` and `targets`: the camera; nobody's viewpoint. Tracks are counted from 0."""
 NUM_SIGHTS = 4
-"""Tokens that a key moment's state is read from, at most."""
+"""Tokens that a key moment's state is read from, at most. Heads that share keys take neighbouring ones: they also share
+what a query can say of whom and when it asks for, so each half is best of one thing or one moment."""
 _COLUMNS = {"qa_id", "form", "signal", "states", "viewpoint", "targets", "frames"}
 
 
@@ -101,29 +102,51 @@ class Guide:
         if isinstance(form, Family):
             return [self._of_family(form)] * count
         if form.signal == "dir_pred":
-            return [self._of_moment(form, self.frames[1], self.frames[0])]
-        following = [*self.frames[1:], self.frames[-1]]
-        return [self._of_moment(form, *at) for at in zip(self.frames, following, strict=True)][:count]
+            return [self._of_state(form, self.frames[form.stated])]
+        if form.signal in ("dir", "ori"):
+            return [self._of_state(form, frame) for frame in self.frames][:count]
+        return [self._of_change(form, k) for k in range(min(count, len(self.frames) - 1))]
 
-    def _of_moment(self, form: Form, frame: int, other: int) -> tuple[Sight, ...]:
-        """Tokens at a key moment and at the one after it (before it, where a question stops at a moment)."""
-        viewer, first, last = self.viewer, self.targets[0], self.targets[-1]
-        if form.viewer == "none":
-            return tuple(Sight(NOBODY, thing, at) for thing in self.targets for at in (frame, other))
-        if form.viewer == "fixed":
-            second = Sight(NOBODY, last, frame if form.num_targets == 2 else other)
-            stood = Sight(NOBODY, viewer, self.frames[form.stated])
-            return Sight(NOBODY, first, frame), second, stood, Sight(viewer, first, frame)
-        seen = Sight(viewer, first, frame), Sight(viewer, first, other)
+    def _of_state(self, form: Form, frame: int) -> tuple[Sight, ...]:
+        """Targets as the viewer sees them at a moment; in axes of another moment, also how these stood."""
+        viewer, first, last, stated = self.viewer, self.targets[0], self.targets[-1], self.frames[form.stated]
+        if form.viewer == "moving" or form.signal == "dir_pred":
+            return (Sight(viewer, first, frame),) * 2 + (Sight(viewer, last, frame),) * 2
+        now, then = (tuple(Sight(viewer, thing, at) for thing in (first, last)) for at in (frame, stated))
         if form.num_targets == 2:
-            return *seen, Sight(viewer, last, frame), Sight(viewer, last, other)
-        return *seen, Sight(NOBODY, viewer, frame), Sight(NOBODY, first, frame)
+            return now[0], then[0], now[1], then[1]
+        return now[0], then[0], Sight(NOBODY, first, frame), Sight(NOBODY, viewer, stated)
+
+    def _of_change(self, form: Form, number: int) -> tuple[Sight, ...]:
+        """Targets at a moment and at the one after it; for a change of speed, at both ends of both of its steps."""
+        viewer, first, last = self.viewer, self.targets[0], self.targets[-1]
+        now, following = self.frames[number : number + 2]
+        if form.viewer == "fixed":
+            stood = Sight(NOBODY, viewer, self.frames[form.stated])
+            return Sight(NOBODY, first, now), Sight(NOBODY, first, following), stood, Sight(viewer, first, now)
+        if form.num_targets == 2:
+            return tuple(Sight(viewer, thing, at) for thing in (first, last) for at in (now, following))
+        moments = (now, now, following, following)
+        if form.signal == "spd":
+            moments = (now, following, following, self.frames[number + 2])
+        return tuple(Sight(viewer, first, at) for at in moments)
 
     def _of_family(self, form: Family) -> tuple[Sight, ...]:
-        """The targets at the last moment, and at the first one as far as there is room; they go round in turn."""
-        at = [self.frames[-1]] if form.at_end else [self.frames[-1], self.frames[0]]
-        sights = [Sight(self.viewer, thing, frame) for frame in at for thing in self.targets]
-        return tuple(sights[:NUM_SIGHTS])
+        """Targets at the moments that a family's rule compares, as far as there is room."""
+        start, *_, end = self.frames
+        if form.signal in ("order_of_speed", "order_of_approach"):
+            moments = self.frames[len(self.frames) // 2 :][:1]
+        elif form.signal in ("when_nearest", "path_shape", "count_reversals"):
+            moments = self.frames[0:3:2] + self.frames[-3::2]
+        elif form.signal == "when_fastest":
+            moments = self.frames[1::2]  # the middle of each quarter
+        else:
+            moments = (end,) if form.at_end else (end, start)
+        if len(self.targets) == 2:
+            return tuple(Sight(self.viewer, thing, frame) for thing in self.targets for frame in moments)
+        sights = [Sight(self.viewer, thing, frame) for frame in moments for thing in self.targets]
+        repeats = NUM_SIGHTS // len(sights) or 1
+        return tuple(sight for sight in sights for _ in range(repeats))[:NUM_SIGHTS]
 
 
 def read_guides(table: pd.DataFrame, qa: QA) -> dict[str, Guide]:

@@ -46,7 +46,8 @@ def state_log_probs(tokens: Tensor, sentences: Tensor, possible: Tensor) -> Tens
 def state_loss(tokens: Tensor, sentences: Tensor, possible: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
     """Loss, and for each token with a state whether it says that one, [n] bool.
 
-    The expected embedding of what is not certain has the least squares: a language model can read it as it reads words.
+    Each question counts the same, however many states it has. The expected embedding of what is not certain has the
+    least squares: a language model can read it as it reads words.
 
     Args:
         states: [b, N] int64, place of each token's state in `sentences`; IGNORED for a token without.
@@ -54,12 +55,17 @@ def state_loss(tokens: Tensor, sentences: Tensor, possible: Tensor, states: Tens
     has_state = states != IGNORED
     wanted = states[has_state]
     log_probs = state_log_probs(tokens, sentences, possible)[has_state]
-    distance = F.mse_loss(tokens[has_state].float(), sentences[wanted].float())
-    return F.nll_loss(log_probs, wanted) + distance, log_probs.detach().argmax(-1) == wanted
+    distance = (tokens[has_state].float() - sentences[wanted].float()).square().mean(-1)
+    loss = F.nll_loss(log_probs, wanted, reduction="none") + distance
+    per_question = has_state.sum(-1)
+    share = (has_state / per_question.clamp(min=1)[:, None])[has_state]
+    return (share * loss).sum() / (per_question > 0).sum().clamp(min=1), log_probs.detach().argmax(-1) == wanted
 
 
 def attention_loss(log_probs: Tensor, keys: Tensor) -> Tensor:
     """Mean negative log-probability of the 3D tokens that heads should look at; 0 where there are none.
+
+    Each question counts the same.
 
     Args:
         log_probs: [b, h, N, k] of the selector's attention.
@@ -67,7 +73,8 @@ def attention_loss(log_probs: Tensor, keys: Tensor) -> Tensor:
     """
     found = log_probs.gather(-1, keys.clamp(min=0)[..., None])[..., 0]
     known = keys >= 0
-    return -(found * known).sum() / known.sum().clamp(min=1)
+    per_question = known.sum((1, 2))
+    return -((found * known).sum((1, 2)) / per_question.clamp(min=1)).sum() / (per_question > 0).sum().clamp(min=1)
 
 
 def option_log_likelihood(log_probs: Tensor, answer: Sequence[int]) -> float:
