@@ -190,10 +190,11 @@ def convert(
 def explain(
     qa_id: Annotated[str, typer.Argument(help="A question's id, as in data/qa/pool.parquet.")],
     png: Annotated[Path | None, typer.Option("--png", help="Draw it into this file as well.")] = None,
+    model: Annotated[bool, typer.Option(help="Show where models/gsm looked too, where there is one.")] = True,
     root: Root = Path(),
 ) -> None:
-    """Show how a question's answer comes about: signal, thresholds, states, its quartet, why its label holds."""
-    import_module("dsr.explain.explain").run(load(root / project.PARAMS), root, qa_id, png)
+    """Show how a question's answer comes about, why its label holds, and where the trained model looked."""
+    import_module("dsr.explain.explain").run(load(root / project.PARAMS), root, qa_id, png, model)
 
 
 @app.command(rich_help_panel=TOOLS)

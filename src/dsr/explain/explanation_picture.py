@@ -1,6 +1,7 @@
 """An explanation as a picture: frames at the key moments, the scene from above, the signal and its states."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from dsr.cues.schema import ClipCues
 from dsr.explain.derivation import Panel
 from dsr.explain.explanation import VERSIONS, Explanation, closest_call, option_text
 from dsr.explain.frames import Box, clip_frames, draw_frame
-from dsr.explain.palette import AXES, EXACT, GREY, INK, ROLES, SIGNS, line_colour
+from dsr.explain.model_view import ModelView, things_shown
+from dsr.explain.palette import AXES, EXACT, FAINT, GREY, INK, ROLES, SIGNS, line_colour
 from dsr.explain.pictures import write_png
 from dsr.explain.top_down import Path as WorldPath
 from dsr.explain.top_down import draw_top_down
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_FRAMES = 6
+MOST_THINGS = 10
+"""Rows of the panel of attention."""
+NEGLIGIBLE = 0.02
+"""Share of the attention that need not be in its panel."""
 _TAGS = {"viewer": "viewer", "a": "A", "b": "B", "c": "C"}
 _LETTER = 7.5
 """Width of a letter in the strip of states, in pixels of a figure's own 100 an inch."""
@@ -31,16 +37,21 @@ _WIDTH, _WIDTH_WITHOUT_WORDS = 15.0, 11.5
 """Inches; a smaller picture has larger letters beside its lines."""
 
 
-def write_picture(path: Path, found: Explanation, cues: ClipCues, clip: Clip | None) -> None:
+def write_picture(
+    path: Path, found: Explanation, cues: ClipCues, clip: Clip | None, view: ModelView | None = None
+) -> None:
     """Write the picture as PNG."""
-    write_png(path, lambda: draw_explanation(found, cues, clip))
+    write_png(path, lambda: draw_explanation(found, cues, clip, view=view))
 
 
-def draw_explanation(found: Explanation, cues: ClipCues, clip: Clip | None, words: bool = True) -> "Figure":
+def draw_explanation(
+    found: Explanation, cues: ClipCues, clip: Clip | None, words: bool = True, view: ModelView | None = None
+) -> "Figure":
     """The picture.
 
     Args:
         words: False leaves out the question above and the summary below.
+        view: of a model, whose attention gets a panel of its own.
     """
     from matplotlib.figure import Figure
 
@@ -52,7 +63,9 @@ def draw_explanation(found: Explanation, cues: ClipCues, clip: Clip | None, word
     # Every second row is a space, for titles and ticks.
     ends = [max(len(lines) * _LINE, 0.01) for lines in (header, footer)]
     gaps = (0.3, 0.65) if words else (0.15, 0.3)
-    heights = [ends[0], gaps[0], frame_height, 0.55, 0.35 * width, gaps[1], ends[1]]
+    things = things_shown(view, MOST_THINGS) if view else []
+    attention = [0.3, max(0.5 * len(things), 0.4 * len(view.glances)), 0.55] if view else []
+    heights = [ends[0], gaps[0], frame_height, 0.55, 0.35 * width, gaps[1], *attention, ends[1]]
     figure = Figure(figsize=(width, sum(heights) + 0.3), facecolor="white")
     margin = 0.15 / (sum(heights) + 0.3)
     rows = figure.add_gridspec(
@@ -63,7 +76,9 @@ def draw_explanation(found: Explanation, cues: ClipCues, clip: Clip | None, word
     middle = rows[4].subgridspec(1, 4, width_ratios=(0.3, 4.2, 1.1, 9.1), wspace=0)
     _draw_world(figure.add_subplot(middle[1]), found)
     _draw_signal(figure, middle[3], found)
-    _write(figure.add_subplot(rows[6]), footer)
+    if view:
+        _draw_attention(figure.add_subplot(rows[7].subgridspec(1, 3, width_ratios=(3.4, 7.2, 4.4))[1]), view, things)
+    _write(figure.add_subplot(rows[-1]), footer)
     return figure
 
 
@@ -304,5 +319,53 @@ def _draw_states(axes: "Axes", found: Explanation, window: tuple[float, float]) 
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g} s"))
     axes.set_ylabel("states" if rows > 1 else "state", fontsize=8.5)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+
+
+def _draw_attention(axes: "Axes", view: ModelView, things: Sequence[str]) -> None:
+    """Circles whose areas are shares of attention, over time and things, a colour a key moment."""
+    from matplotlib import colormaps
+    from matplotlib.ticker import FuncFormatter
+
+    seconds = np.array([token.seconds for token in view.tokens])
+    row_of = {name: row for row, name in enumerate(things)}
+    rows = np.array([row_of.get(token.what, -1) for token in view.tokens])
+    shown, count = rows >= 0, len(view.glances)
+    for row in range(0, len(things), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color=FAINT, lw=0, zorder=-1)
+    for i, glance in enumerate(view.glances):
+        colour = colormaps["viridis"](0.9 * i / max(count - 1, 1))
+        # Moments one under another, as in the legend.
+        heights = rows[shown] + (0.7 * (i + 0.5) / count - 0.35)
+        axes.scatter(seconds[shown], heights, 260 * glance.shares[shown], color=colour, lw=0, alpha=0.85)
+        axes.plot(
+            [glance.start, glance.end], [-0.62, -0.62], color=colour, marker="|", ms=9, mew=3, lw=3, clip_on=False
+        )
+        told = f"{glance.told}" if glance.told else ""
+        for row, text in enumerate([f"{i + 1}: {glance.moment}", *textwrap.wrap(told, 52)]):
+            axes.annotate(
+                text,
+                (1.02, 1 - (i + 0.15) / count),
+                (0, -11.5 * row),
+                "axes fraction",
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=INK if row else colour,
+                weight="normal" if row else "bold",
+            )
+    near = seconds[shown & (np.max([glance.shares for glance in view.glances], axis=0) > NEGLIGIBLE)]
+    ends = [end for glance in view.glances for end in (glance.start, glance.end)]
+    axes.set_xlim(min([*near, *ends]) - 0.2, max([*near, *ends]) + 0.2)
+    axes.set(ylim=(len(things) - 0.5, -0.5), yticks=range(len(things)), yticklabels=list(things))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g} s"))
+    axes.tick_params(labelsize=8, length=0)
+    axes.set_title(
+        f"where the model's selector looked: areas are shares of a key moment's attention.   {view.letters()}",
+        fontsize=9.5,
+        loc="left",
+        pad=15,
+    )
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
