@@ -46,7 +46,7 @@ def test_a_file_is_completed_with_defaults_and_keeps_its_values_and_comments(
     assert load(own) == before
     assert capsys.readouterr().err == ""
     text = own.read_text()
-    assert text.startswith("# Ours.\nsimulate:\n  num_clips: 64\n  seed: 1\n")
+    assert text.startswith("# Ours.\nsimulate:\n  num_clips: 414\n  seed: 1\n")
     assert (
         "gsm:  # the module\n  # more tokens than published\n  fusion: gsm\n  num_tokens: 64  # of 32\n"
         "  encoders: [tracks]\n  question: reader\ncues:\n  backend: simulated\n"
@@ -77,12 +77,12 @@ def test_a_recipe_changes_its_keys_alone_and_says_so(own: Path, tmp_path: Path, 
     apply(recipe(tmp_path), own)
     assert own.read_text() == (
         before.replace("encoders: [tracks]", "encoders: [pi3]")
-        .replace("  learning_rate: 0.002", "  learning_rate: 2e-07")
+        .replace("  learning_rate: 0.001", "  learning_rate: 2e-07")
         .replace("deepspeed: ''", "deepspeed: 'zero2'")
     )
     shown = capsys.readouterr().err
     assert "3 changed" in shown
-    for change in ("[tracks] -> [pi3]", "0.002 -> 2e-07", "'' -> zero2"):
+    for change in ("[tracks] -> [pi3]", "0.001 -> 2e-07", "'' -> zero2"):
         assert change in shown
 
 

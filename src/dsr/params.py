@@ -49,7 +49,7 @@ def require(condition: bool, key: str, expected: str) -> None:
 class Simulate:
     """Rendered clips of a physics world with exact truth (simulator/)."""
 
-    num_clips: Count = 64
+    num_clips: Count = 414
     """Clips to make; ids are sim_000000, sim_000001, …"""
     seed: Seed = 1
     """Seed of the worlds. Clip i depends on (seed, i) alone, so more clips leave the first ones as they are."""
@@ -57,7 +57,7 @@ class Simulate:
     """Shortest and longest clip in seconds; each clip draws its own."""
     fps: Annotated[int, Field(ge=1, le=240)] = 8
     """Frames a second."""
-    size: tuple[Width, Width] = (320, 240)
+    size: tuple[Width, Width] = (224, 168)
     """Width and height in pixels; both even (H.264)."""
     bodies: tuple[Bodies, Bodies] = (3, 6)
     """Fewest and most bodies in a world."""
@@ -247,12 +247,12 @@ class QA:
 
     seed: Seed = 2
     """Seed of noise, candidates and matching."""
-    candidates: Count = 24_000
+    candidates: Count = 4_096
     """About how many candidate questions of each clip and type are looked at, at most, spread over its forms: all
     intervals of as many viewers and targets as that allows. A free-form family draws a quarter of its part. One of the
     same viewer, targets and answer is then tried on the whole ensemble; several, where a clip has few, or many are
     looked at. About 3,000 do with a thousand clips."""
-    keep_per_clip_type: Count = 200
+    keep_per_clip_type: Count = 80
     """Candidates of a clip and type that enter the matching, the rarer answers first. 80 do with a thousand clips."""
     max_per_clip: Count = 30
     """Most questions of a clip."""
@@ -260,7 +260,7 @@ class QA:
     """Most questions of a clip and type."""
     max_questions: Count | None = None
     """Most questions in all; whole quartets, spread over the types. null: no limit."""
-    num_blocks: Count | None = 3
+    num_blocks: Count | None = 8
     """Blocks of source videos; quartets stay inside one. null: by the number of source videos."""
     steps: Steps = Steps()
     ratio_tolerance: Above0 = 0.2
@@ -298,7 +298,7 @@ class Split:
 
     seed: Seed = 1
     """Decides between sets of blocks that are equally near to what is asked for."""
-    bench_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    bench_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.125
     """Share of the questions that goes to the benchmark, as near as whole blocks allow."""
 
 
@@ -329,12 +329,12 @@ class GSM:
 class Model:
     """The vision-language model that training starts from (model/presets.py)."""
 
-    backbone: str = ""
+    backbone: str = "models/tiny"
     """Folder with a published Qwen2.5-VL, such as models/weights/Qwen2.5-VL-7B-Instruct, or a model of this project; ''
     makes a small one of the same architecture, randomly initialised. configs/ has the recipe of a published one."""
     pi3: str = "models/weights/pi3/model.safetensors"
     """pi3's checkpoint, for the encoder `pi3` on a published backbone."""
-    max_pixels: Pixels = 4704
+    max_pixels: Pixels = 784
     """Most pixels of a frame (the published recipe: 230400); a vision token sees 28 x 28 of them in two frames."""
     seed: Seed = 1
     """Seed of the weights that are drawn at random."""
@@ -367,11 +367,11 @@ class Train:
     """Train on so many of the questions, drawn at random; a smaller set is part of a larger one. 0: all."""
     shuffle_options: bool = True
     """Give a question's options in a new order each time it is used."""
-    batch_size: Count = 16
+    batch_size: Count = 64
     """Questions in one forward and backward pass."""
     accumulation: Count = 1
     """Passes summed up before a step; batch_size x accumulation x GPUs is the effective batch (published: 32)."""
-    learning_rate: Above0 = 0.002
+    learning_rate: Above0 = 0.001
     """Learning rate of the language model (published: 2e-7)."""
     gsm_learning_rate: Above0 = 0.003
     """Learning rate of the vision tower's merger, the geometry encoders and the GSM (published: 1e-6)."""
@@ -455,7 +455,7 @@ class Evaluate:
     """Rule by which a letter is read from a text (evaluation/answer_parsing.py)."""
     max_new_tokens: Count = 16
     """Longest text of mode `generate`."""
-    batch_size: Count = 16
+    batch_size: Count = 64
     """Questions in one forward pass; changes the time and the memory, not the answers."""
     shared_prefix: bool = False
     """Mode `likelihood`: encode a video once for the questions about it that are in one batch

@@ -16,7 +16,8 @@ from dsr.doctor.weights import needed_weights
 from dsr.params import Clips, Cues, Model, Params
 from tests.safetensors_files import POINTER, tensor_file
 
-OWN_CLIPS = Params(clips=Clips(source="own"), cues=Cues(backend="annotated"))
+PROJECT = Path(__file__).parents[2]
+OWN_CLIPS = Params(clips=Clips(source="own"), cues=Cues(backend="annotated"), model=Model(backbone=""))
 
 
 @pytest.fixture
@@ -84,9 +85,14 @@ def test_a_folder_of_weights_must_hold_every_shard_of_its_index(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_the_default_run_needs_no_weights(tmp_path: Path, all_installed: None) -> None:
-    assert needed_weights(Params()) == []
+def test_the_default_run_needs_the_weights_that_the_project_brings(tmp_path: Path, all_installed: None) -> None:
+    assert [weight.path for weight in needed_weights(Params())] == ["models/tiny"]
+    with pytest.raises(StageError, match="models/tiny .from this project's repository"):
+        doctor.run(Params(), tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/tiny").symlink_to(PROJECT / "models/tiny")
     doctor.run(Params(), tmp_path)
+    assert needed_weights(Params(model=Model(backbone=""))) == []
 
 
 def test_a_backbone_that_is_not_there_is_an_error_that_says_where_it_is_published(

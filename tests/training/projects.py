@@ -19,7 +19,7 @@ from tests.videos import make_video
 FRAMES = 8
 SMALL = Params(
     gsm=GSM(num_tokens=4),
-    model=Model(max_pixels=28 * 28),
+    model=Model(backbone="", max_pixels=28 * 28),
     train=Train(steps=4, geometry_steps=4, batch_size=4, save_steps=2),
 )
 

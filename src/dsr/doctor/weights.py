@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dsr import console, project
-from dsr.params import Params
+from dsr.params import Model, Params
 from dsr.weights import BACKBONE, FOUNDATION, PUBLISHED_WEIGHTS, Weight, foundation_weights, missing_files, weight_state
 
 
@@ -51,5 +51,6 @@ def needed_weights(params: Params) -> list[Weight]:
         needed += foundation_weights(params.cues.foundation.weights).values()
     if folder := params.model.backbone:
         known = [weight for weight in PUBLISHED_WEIGHTS if weight.path == folder.rstrip("/")]
-        needed += known or [Weight("model.backbone", folder, "where you had it from", BACKBONE)]
+        origin = "this project's repository" if folder == Model.backbone else "where you had it from"
+        needed += known or [Weight("model.backbone", folder, origin, BACKBONE)]
     return needed

@@ -36,7 +36,9 @@ def test_vlm4d_with_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[s
     records.append(vlm4d(id="bad", video="videos_real/v0.mp4", answer="purple"))
     (folder / "QA").mkdir()
     (folder / "QA/real_mc.json").write_text(json.dumps(records))
-    model, processor = make_model(Model(max_pixels=1568), GSM(num_tokens=4), root, ["Which way does the bear walk?"])
+    model, processor = make_model(
+        Model(backbone="", max_pixels=1568), GSM(num_tokens=4), root, ["Which way does the bear walk?"]
+    )
     model.save_pretrained(tmp_path / "checkpoint")
     processor.save_pretrained(tmp_path / "checkpoint")
     params = Params(evaluate=Evaluate(bootstrap=100, controls=("blind", "mirrored", "zeroed_geometry")))

@@ -88,7 +88,7 @@ def build(root: Path, gsm: GSM) -> Path:
     questions = benchmark()
     write_parquet(root / "data/qa/bench.parquet", questions)
     texts = [*questions["question"], *questions["options"].explode()]
-    model, processor = make_model(Model(max_pixels=1568), gsm, root, texts)
+    model, processor = make_model(Model(backbone="", max_pixels=1568), gsm, root, texts)
     model.save_pretrained(root / "models/gsm")
     processor.save_pretrained(root / "models/gsm")
     return root
@@ -198,7 +198,9 @@ def test_an_encoder_that_looks_at_the_video_sees_what_the_geometry_is_of(root: P
     inputs, lenders = scorer_of(root).inputs, {"filmed_0": "filmed_1"}
     example = example_of(read_row(benchmark().iloc[1].to_dict()), inputs.clips)
     own, lent = (inputs.normalise(inputs.video(clip, 8).patches) for clip in ("filmed_0", "filmed_1"))
-    config = make_model(Model(max_pixels=1568), GSM(num_tokens=4, encoders=("pi3",)), root, ["a question"])[0].config
+    config = make_model(
+        Model(backbone="", max_pixels=1568), GSM(num_tokens=4, encoders=("pi3",)), root, ["a question"]
+    )[0].config
 
     def seen(control: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch = Collator(inputs, config, CONTROLS[control].view, lenders)([example])
@@ -365,7 +367,7 @@ class Toy:
     device = "cpu"
 
     def __init__(self, root: Path, choose) -> None:
-        model, processor = make_model(Model(max_pixels=28 * 28), GSM(num_tokens=4), root, ["a question"])
+        model, processor = make_model(Model(backbone="", max_pixels=28 * 28), GSM(num_tokens=4), root, ["a question"])
         self.inputs = ClipInputs(ClipStore.of_project(root), processor)
         self.config, self.tokenizer, self.choose = model.config, processor.tokenizer, choose
 
