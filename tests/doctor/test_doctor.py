@@ -87,7 +87,7 @@ def test_a_folder_of_weights_must_hold_every_shard_of_its_index(tmp_path: Path) 
 @pytest.mark.slow
 def test_the_default_run_needs_the_weights_that_the_project_brings(tmp_path: Path, all_installed: None) -> None:
     assert [weight.path for weight in needed_weights(Params())] == ["models/tiny"]
-    with pytest.raises(StageError, match="models/tiny .from this project's repository"):
+    with pytest.raises(StageError, match=r"models/tiny \(from this project's repository"):
         doctor.run(Params(), tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/tiny").symlink_to(PROJECT / "models/tiny")
