@@ -89,7 +89,7 @@ def test_a_tool_without_its_input_says_so_in_one_line(
 
 
 def test_doctor_tells_what_the_machine_has(dsr: Callable[..., Done], tmp_path: Path):
-    (tmp_path / "params.yaml").write_text("")
+    (tmp_path / "params.yaml").write_text("model: {backbone: ''}")
     done = dsr("doctor", "--root", str(tmp_path))
     assert done.returncode == 0, done.stderr
     for word in ("python", "torch", "GiB", "Qwen2.5-VL"):

@@ -400,19 +400,24 @@ def rewrite(folder: Path, change: Callable[[State], State]) -> None:
     save_file(changed, path, metadata={"format": "pt"})
 
 
+def of_layers(name: str, part: str) -> bool:
+    """True for a tensor of the language model's layers; the question reader has layers too."""
+    return part in name and ".reader." not in name
+
+
 BROKEN: dict[str, tuple[Callable[[State], State], str]] = {
     "missing": (
-        lambda state: {name: t for name, t in state.items() if ".layers.1.mlp." not in name},
+        lambda state: {name: t for name, t in state.items() if not of_layers(name, ".layers.1.mlp.")},
         r"3 missing \(model\.language_model\.layers\.1\.mlp\.down_proj\.weight, ",
     ),
     "prefixed": (lambda state: {f"module.{name}": t for name, t in state.items()}, r"missing \(.*unknown \(module\."),
     "foreign": (lambda state: state | {"adapter.weight": torch.ones(2)}, r"1 unknown \(adapter\.weight\)"),
     "of another shape": (
-        lambda state: {n: t[:-1] if n.endswith("layers.0.mlp.up_proj.weight") else t for n, t in state.items()},
+        lambda state: {n: t[:-1] if of_layers(n, "layers.0.mlp.up_proj.weight") else t for n, t in state.items()},
         r"1 of another shape \(model\.language_model\.layers\.0\.mlp\.up_proj\.weight\)",
     ),
     "of size 0": (
-        lambda state: {n: t[:0] if n.endswith("layers.0.mlp.up_proj.weight") else t for n, t in state.items()},
+        lambda state: {n: t[:0] if of_layers(n, "layers.0.mlp.up_proj.weight") else t for n, t in state.items()},
         r"has 1 of size 0 \(.*layers\.0\.mlp\.up_proj\.weight\)",
     ),
 }
