@@ -94,11 +94,11 @@ def make_step(shared: bool, train: bool) -> Callable[[], None]:
 
     def step() -> None:
         if train:
-            model(**batch, logits_to_keep=3, use_cache=False).loss.backward()
+            model(**batch, use_cache=False).loss.backward()
             model.zero_grad()
             return
         with torch.inference_mode():
-            model(**batch, logits_to_keep=3, use_cache=False)
+            model(**batch, use_cache=False)
 
     return step
 

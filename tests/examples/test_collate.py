@@ -63,7 +63,7 @@ def test_a_training_sample_in_words(world: World) -> None:
     assert (labels[-2:] != -100).all()
     asked = text_of(world, batch["input_ids"][0][batch["question_mask"][0]])
     assert asked == QUESTION
-    ends = batch["option_ends"][0]
+    ends = batch["reads"][0, batch["option_ends"][0]]
     assert [text_of(world, batch["input_ids"][0][end - 1 : end + 1]) for end in ends] == [".\n"] * 4
 
 

@@ -155,6 +155,25 @@ def test_attention_that_is_asked_for_changes_nothing(gsm: GeometrySelectionModul
 
 
 @torch.no_grad()
+def test_questions_that_share_clips_evenly_are_answered_as_any_others(
+    gsm: GeometrySelectionModule, inputs: dict[str, Tensor]
+) -> None:
+    inputs = inputs | {name: inputs[name].repeat(2, *[1] * (inputs[name].ndim - 1)) for name in ("question_mask",)}
+    inputs["question"] = torch.randn(2 * B, L, 48)
+    inputs["geometry_mask"][1, 4:] = False
+    even, mixed = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 3, 4, 1, 2, 5])
+    keys = torch.randint(-1, 4, (2 * B, 4, N))
+    for look in (None, Look(keys, 0.3)):
+        other = None if look is None else Look(keys[mixed], 0.3)
+        found = gsm(**inputs, videos=even, look=look)
+        asked = inputs | {"question": inputs["question"][mixed]}
+        expected = gsm(**asked, videos=even[mixed], look=other)
+        found, expected = (x if look is not None else (x,) for x in (found, expected))
+        for one, two in zip(found, expected, strict=True):
+            torch.testing.assert_close(one[mixed], two, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_taught_attention_is_a_mixture(gsm: GeometrySelectionModule, inputs: dict[str, Tensor]) -> None:
     attn, width = gsm.selector.attn, 48
     keys = torch.full((B, 4, N), 2)

@@ -2,8 +2,8 @@
 
 Samples are padded on the left, so that every answer, or the place where one is read, is at the end of its row. Or, with
 a shared prefix, the samples of a clip that show the same frames hold its video once, in one packed row without padding
-(dsr.model.shared_prefix); the model returns logits of the places that are read alone, sample by sample, so that what
-follows is the same for both.
+(dsr.model.shared_prefix). In training, and of a packed row, the model returns logits of the places that are read alone,
+sample by sample, so that what follows is the same for both.
 
 Letters: b samples, s tokens, r tokens that are read, v videos (one a sample, or none), N geometry tokens.
 """
@@ -37,8 +37,9 @@ class Collator:
     Args:
         view: name of a view of the clips (dsr.examples.views).
         lenders: for a view with shuffled geometry, the clip that lends each clip its own.
-        training: add `labels` [b, s], a loss on the answer alone, and `option_ends` [b, 4], the places of the options'
-            last tokens (dsr.training.losses).
+        training: add `reads` [b, r], the places of the options' last tokens, of the last one of the prompt and of the
+            answer's; `labels` [b, r], a loss on the answer alone; and `option_ends` [b, 4], which of what is read are
+            the options' ends (dsr.training.losses).
         shared_prefix: pack samples about the same frames of a clip together, where all of a batch have a video.
     """
 
@@ -72,12 +73,10 @@ class Collator:
             question_mask=pad_left([p.asks for p in prompts], 0).bool(),
         )
         if self.training:
-            is_answer = pad_left([p.answers for p in prompts], 0).bool()
-            batch["labels"] = batch["input_ids"].masked_fill(~is_answer, IGNORED)
             length = batch["input_ids"].shape[1]
-            batch["option_ends"] = torch.tensor(
-                [[length - len(p.input_ids) + e for e in p.option_ends] for p in prompts]
-            )
+            shifts = [length - len(prompt.input_ids) for prompt in prompts]
+            batch["reads"] = torch.tensor([self._reads(*pair) for pair in zip(prompts, shifts, strict=True)])
+            batch |= self._answer_labels(batch["input_ids"].gather(1, batch["reads"]))
         seen = [(example, video) for example, video in zip(examples, videos, strict=True) if video is not None]
         if seen:
             batch |= self.vision(seen)
@@ -102,10 +101,8 @@ class Collator:
             ids += first.input_ids[:prefix]
             asks += first.asks[:prefix]
             for row in rows:
-                prompt, shift = prompts[row], len(ids) - prefix
-                length = len(prompt.input_ids)
-                ending = range(length - ANSWER_TOKENS - 1, length) if self.training else [length - 1]
-                reads[row] = [shift + place for place in (*(prompt.option_ends if self.training else ()), *ending)]
+                prompt = prompts[row]
+                reads[row] = self._reads(prompt, len(ids) - prefix)
                 ids += prompt.input_ids[prefix:]
                 asks += prompt.asks[prefix:]
             clips.append(PackedClip(prefix, tuple(len(prompts[row].input_ids) - prefix for row in rows)))
@@ -117,11 +114,22 @@ class Collator:
             **self.vision([(examples[rows[0]], videos[rows[0]]) for rows in groups.values()]),
         )
         if self.training:
-            labels = batch["input_ids"][0, batch["reads"]]
-            labels[:, :-ANSWER_TOKENS] = IGNORED
-            batch["labels"] = labels
-            batch["option_ends"] = torch.arange(len(prompts[0].option_ends)).expand(len(examples), -1)
+            batch |= self._answer_labels(batch["input_ids"][0, batch["reads"]])
         return batch
+
+    def _reads(self, prompt: Prompt, shift: int) -> list[int]:
+        """Places that are read of a prompt which begins at `shift`."""
+        length = len(prompt.input_ids)
+        ending = range(length - ANSWER_TOKENS - 1, length) if self.training else [length - 1]
+        return [shift + place for place in (*(prompt.option_ends if self.training else ()), *ending)]
+
+    @staticmethod
+    def _answer_labels(read: Tensor) -> dict[str, Tensor]:
+        """Labels, and the places of the options' ends, out of the tokens [b, r] that are read."""
+        ends = read.shape[1] - ANSWER_TOKENS - 1
+        labels = read.clone()
+        labels[:, :-ANSWER_TOKENS] = IGNORED
+        return {"labels": labels, "option_ends": torch.arange(ends).expand(len(read), -1)}
 
     def _video(self, example: Example) -> Video | None:
         if self.view.video == "none":

@@ -16,7 +16,7 @@
 Letters: b questions, v videos, n queries, k keys, d width, h heads, e head width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -168,6 +168,15 @@ class CrossAttention(nn.Module):
         rows: Tensor | None = None,
         look: Look | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
+        b, n, d = queries.shape
+        together = rows is not None and _in_blocks(rows, len(target))
+        if together:
+            # The queries of all samples about a target as one sample's: its keys and values are gone through once.
+            rows, queries = None, queries.reshape(len(target), -1, d)
+            query_rotation = _together(query_rotation[0], len(target)), _together(query_rotation[1], len(target))
+            if look is not None and look.keys is not None:
+                keys = look.keys.transpose(1, 2).reshape(len(target), -1, look.keys.shape[1]).transpose(1, 2)
+                look = replace(look, keys=keys)
         q, k, v = (
             projection(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [b, h, ., e]
             for projection, states in ((self.q_proj, queries), (self.k_proj, target), (self.v_proj, target))
@@ -179,11 +188,15 @@ class CrossAttention(nn.Module):
         # A row without keys (a clip without geometry) attends to its padding, which is zeros: a softmax over nothing
         # would be NaN.
         mask = mask | ~mask.any(-1, keepdim=True)
+        log_probs = None
         if look is None:
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :], enable_gqa=True)
-            return self.o_proj(attended.transpose(1, 2).flatten(2))
-        attended, log_probs = attend(q, k, v, mask, look)
-        return self.o_proj(attended.transpose(1, 2).flatten(2)), log_probs
+        else:
+            attended, log_probs = attend(q, k, v, mask, look)
+            if together:
+                log_probs = log_probs.unflatten(2, (-1, n)).transpose(1, 2).flatten(0, 1)
+        attended = self.o_proj(attended.transpose(1, 2).flatten(2)).view(b, n, d)
+        return attended if log_probs is None else (attended, log_probs)
 
     @torch.no_grad()
     def tie_keys(self, dims: slice) -> None:
@@ -216,6 +229,18 @@ class CrossAttention(nn.Module):
         """[h * e, d] rows of each head's keys."""
         groups = self.q_proj.out_features // len(basis)
         return basis.unflatten(0, (-1, self.head_dim)).repeat_interleave(groups, dim=0).flatten(0, 1)
+
+
+def _in_blocks(rows: Tensor, count: int) -> bool:
+    """Whether each of `count` targets has equally many rows, one after another."""
+    if len(rows) % count:
+        return False
+    return torch.equal(rows, torch.arange(count, device=rows.device).repeat_interleave(len(rows) // count))
+
+
+def _together(rotation: Tensor, count: int) -> Tensor:
+    """[3, v, b / v * n, e] of [3, b, n, e], for v targets."""
+    return rotation.reshape(3, count, -1, rotation.shape[-1])
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, look: Look) -> tuple[Tensor, Tensor]:

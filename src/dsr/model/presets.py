@@ -25,7 +25,7 @@ from transformers import (
     Qwen2VLImageProcessorFast,
     Qwen2VLVideoProcessor,
 )
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils import is_flash_attn_2_available, logging
 
 from dsr import project
 from dsr.console import StageError, num_workers, warn
@@ -224,6 +224,8 @@ def _load(
     Raises:
         StageError: a tensor is missing, unknown or of another shape.
     """
+    shown = logging.get_verbosity()
+    logging.set_verbosity_error()  # what transformers warns of is told below, where it is not as it should be
     try:
         model, report = Qwen2_5_VLGSMForConditionalGeneration.from_pretrained(
             folder,
@@ -236,6 +238,8 @@ def _load(
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise StageError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from None
+    finally:
+        logging.set_verbosity(shown)
     problems = {
         "missing": [name for name in report["missing_keys"] if not name.startswith(tuple(drawn))],
         "unknown": [name for name in report["unexpected_keys"] if not name.startswith(tuple(left_out))],

@@ -46,7 +46,7 @@ from dsr.model.geometry_encoders import (
     concatenate,
 )
 from dsr.model.gsm import GeometrySelectionModule, Look
-from dsr.model.reader import QuestionReader, QuestionSlots
+from dsr.model.reader import QuestionReader, QuestionSlots, Reading
 from dsr.model.shared_prefix import ATTENTION, Packing
 
 IGNORED = -100
@@ -330,18 +330,19 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         seconds: Any,
         videos: Tensor | None = None,
         look: Look | None = None,
+        reading: Reading | None = None,
     ) -> Any:
         """[b, N, d] geometry tokens for questions [b, l, d], each about its video; with `look` also the attention."""
         step = torch.as_tensor(1.0 if seconds is None else seconds, dtype=torch.float32, device=question.device)
         time = tokens.cells[..., 0] * step.reshape(-1, 1) * self.config.vision_config.tokens_per_second
         positions = torch.stack([time.long(), tokens.cells[..., 1], tokens.cells[..., 2]]) * tokens.mask
-        states, mask = self._read(question, mask)
+        states, mask = self._read(question, mask, reading)
         return self.gsm(states, mask, tokens.states.to(question.dtype), tokens.mask, positions, videos, look)
 
-    def _read(self, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, words: Tensor, mask: Tensor, reading: Reading | None = None) -> tuple[Tensor, Tensor]:
         """What the condenser attends to, and where, of questions' token embeddings [b, l, d]."""
         if self.config.gsm["question"] == "reader":
-            return self.slots(self.reader(words, mask), words, self.address)
+            return self.slots(self.reader(words, mask) if reading is None else reading, words, self.address)
         if self.config.gsm["question"] == "states":
             outputs = self.language_model(inputs_embeds=words, attention_mask=mask.long(), use_cache=False)
             return outputs.last_hidden_state, mask
@@ -353,15 +354,16 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         Args:
             asked: question_ids [b, l], question_mask [b, l], and geometry, video_grid_thw,
                 second_per_grid_ts and, for an encoder of frames, pixel_values_videos as in `forward`. Where they are
-                there, `videos` [b], the video of each question (without it question i is about video i), and `look`.
+                there, `videos` [b], the video of each question (without it question i is about video i), `look`, and
+                `reading`, the parts of the questions' `Reading` by name, where they have been read before.
         """
         words = self.get_input_embeddings()
         grid_thw, patches = asked["video_grid_thw"], asked.get("pixel_values_videos")
         tokens = self._encode_geometry(asked["geometry"], patches, grid_thw, words)
         question, look = words(asked["question_ids"]), asked.get("look")
-        selected = self._select(
-            question, asked["question_mask"], tokens, asked["second_per_grid_ts"], asked.get("videos"), look
-        )
+        reading = Reading(**asked["reading"]) if "reading" in asked else None
+        seconds, videos = asked["second_per_grid_ts"], asked.get("videos")
+        selected = self._select(question, asked["question_mask"], tokens, seconds, videos, look, reading)
         return GSMOutput(selected) if look is None else GSMOutput(*selected)
 
     def get_rope_index(
@@ -477,26 +479,30 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         Args:
             labels: [b, s]; the output has a loss. With `logits_to_keep` only the last labels count, so that samples
                 padded on the left need logits for their answers alone.
-            packing, reads: of a packed row. The logits are [b, r, vocabulary] of the places `reads` [b, r] in it, the
-                labels [b, r].
+            packing: of a packed row.
+            reads: [b, r] int64, places in each sample (in a packed row: in the row) whose logits [b, r, vocabulary] are
+                wanted, and no others; the labels are [b, r] then. A packed row needs them.
             asked: in the place of all else, questions for the GSM alone (Qwen2_5_VLGSMModel.select); the output is
                 their `geometry_tokens` and, with a `look`, `attention`.
         """
         if asked is not None:
             return self.model.select(asked)
-        if packing is not None:
-            if reads is None or question_mask is None:
-                raise ValueError("a packed row needs reads and question_mask")
+        if packing is not None and (reads is None or question_mask is None):
+            raise ValueError("a packed row needs reads and question_mask")
+        if reads is not None:
             hidden = self.model(
                 input_ids=input_ids,
+                attention_mask=attention_mask,
                 packing=packing,
                 pixel_values_videos=pixel_values_videos,
                 video_grid_thw=video_grid_thw,
                 second_per_grid_ts=second_per_grid_ts,
                 geometry=geometry,
                 question_mask=question_mask,
+                use_cache=False,
             ).last_hidden_state
-            logits = self.lm_head(hidden[0, reads])
+            rows = torch.zeros_like(reads) if packing else torch.arange(len(reads), device=reads.device)[:, None]
+            logits = self.lm_head(hidden[rows, reads])
             loss = None
             if labels is not None:
                 loss = self.loss_function(logits, labels, self.config.text_config.vocab_size)

@@ -19,6 +19,7 @@ from dsr.model.geometry_encoders import ENCODERS, FRAMES, PADDING, Grid, label_w
 from dsr.model.qwen2_5_vl_gsm import IGNORED, Qwen2_5_VLGSMConfig
 from dsr.training.curriculum import TrainingBatch
 from dsr.training.guidance import CAMERA, NOBODY, NUM_SIGHTS, STATES, STATES_OF_FORM, GuidedExample
+from dsr.training.readings import Readings
 
 _SENTENCE = "A."
 """Beginning of an option's line: a tokenizer of ours takes what a line of an option says apart in its own way."""
@@ -29,10 +30,20 @@ class TrainingCollator(Collator):
 
     A batch of guided questions has `states` [b, N] int64, the place in `STATES` of each geometry token's state, IGNORED
     without one, and `possible_states` [b, S] bool, those of the question's form.
+
+    Args:
+        readings: of the questions for the GSM alone, where they are read before.
     """
 
-    def __init__(self, inputs: ClipInputs, config: Qwen2_5_VLGSMConfig, shared_prefix: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: ClipInputs,
+        config: Qwen2_5_VLGSMConfig,
+        shared_prefix: bool = False,
+        readings: Readings | None = None,
+    ) -> None:
         super().__init__(inputs, config, training=True, shared_prefix=shared_prefix)
+        self._readings = readings
         self._labels: dict[str, list[int]] = {}
 
     def collate(self, batches: Sequence[TrainingBatch]) -> Batch:
@@ -55,13 +66,11 @@ class TrainingCollator(Collator):
             (examples[rows[0]], self.inputs.video(examples[rows[0]].clip_id, examples[rows[0]].shown_frames))
             for rows in groups.values()
         ]
-        questions = self._questions(examples)
         videos = torch.zeros(len(examples), dtype=torch.int64)
         for video, rows in enumerate(groups.values()):
             videos[rows] = video
         asked = {
-            "question_ids": pad_left(questions, self.tokenizer.pad_token_id),
-            "question_mask": pad_left([[1] * len(ids) for ids in questions], 0).bool(),
+            **(self._readings.of(examples) if self._readings else self._questions(examples)),
             "videos": videos,
             **self.vision(seen, patches=any(ENCODERS[name].reads_video for name in self.config.gsm["encoders"])),
         }
@@ -91,12 +100,17 @@ class TrainingCollator(Collator):
             arrays = arrays | {"values": values + noise * (values != 0)}
         return arrays
 
-    def _questions(self, examples: Sequence[GuidedExample]) -> list[list[int]]:
+    def _questions(self, examples: Sequence[GuidedExample]) -> dict[str, Tensor]:
         """Tokens that the GSM reads as each question."""
         if self.config.reads_line_alone:
-            return encode(self.tokenizer, [example.question for example in examples])
-        prompts = [self.prompt(example, None) for example in examples]
-        return [list(compress(prompt.input_ids, prompt.asks)) for prompt in prompts]
+            questions = encode(self.tokenizer, [example.question for example in examples])
+        else:
+            prompts = [self.prompt(example, None) for example in examples]
+            questions = [list(compress(prompt.input_ids, prompt.asks)) for prompt in prompts]
+        return {
+            "question_ids": pad_left(questions, self.tokenizer.pad_token_id),
+            "question_mask": pad_left([[1] * len(ids) for ids in questions], 0).bool(),
+        }
 
     def _label(self, text: str) -> list[int]:
         if text not in self._labels:

@@ -18,7 +18,7 @@ from dsr.training.guidance import Change, GuidedExample, changed
 MAX_SHIFT = 1.0
 """Seconds by which clocks of changed clips are put forward, at most."""
 GSM_CLIPS, GSM_QUESTIONS = 8, 8
-"""Clips in a batch for the GSM alone, about, and questions about each."""
+"""Clips in a batch for the GSM alone, and questions about each."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Curriculum(Dataset[TrainingBatch]):
 
     def __post_init__(self) -> None:
         guided = [row for row, example in enumerate(self.examples) if example.guide]
-        size, examples = GSM_CLIPS * GSM_QUESTIONS, [self.examples[row] for row in guided]
-        order = _grouped_order(examples, GSM_QUESTIONS, self.geometry_batches * size, [self.seed, 3])
-        batches = _cut([guided[row] for row in order], size)
+        examples = [self.examples[row] for row in guided]
+        made = _shared_batches(examples, self.geometry_batches, [self.seed, 3])
+        batches = [[guided[row] for row in batch] for batch in made]
         needed = self.batches * self.batch_size
         if self.questions_per_clip > 1:
             rows = _grouped_order(self.examples, self.questions_per_clip, needed, [self.seed, 1])
@@ -68,6 +68,12 @@ class Curriculum(Dataset[TrainingBatch]):
 
     def __len__(self) -> int:
         return len(self._batches)
+
+    @property
+    def for_gsm(self) -> list[GuidedExample]:
+        """Questions of the batches for the GSM alone."""
+        rows = {row for batch in self._batches[: self.geometry_batches] for row in batch}
+        return [self.examples[row] for row in sorted(rows)]
 
     def __getitem__(self, index: int) -> TrainingBatch:
         rng = np.random.default_rng([self.seed, 2, index])
@@ -103,6 +109,31 @@ def _order(count: int, needed: int, seed: list[int]) -> list[int]:
     rng = np.random.default_rng(seed)
     epochs = [rng.permutation(count) for _ in range(-(-needed // count))]
     return np.concatenate([np.zeros(0, np.int64), *epochs])[:needed].tolist()
+
+
+def _shared_batches(examples: Sequence[GuidedExample], count: int, seed: list[int]) -> list[list[int]]:
+    """`count` batches of GSM_QUESTIONS questions about each of GSM_CLIPS clips, with similar numbers of frames.
+
+    What is left of a clip's questions is filled up with others of them, and taken as often as it fills its place.
+    """
+    rng = np.random.default_rng(seed)
+    groups: dict[tuple[str, int], list[int]] = {}
+    for row, example in enumerate(examples):
+        groups.setdefault((example.clip_id, example.shown_frames), []).append(row)
+    units, batches = list[list[int]](), list[list[int]]()
+    while len(batches) < count:
+        for group in groups.values():
+            rest = len(group) % GSM_QUESTIONS
+            whole = len(group) - rest
+            needed = whole + GSM_QUESTIONS * (rng.random() * GSM_QUESTIONS < rest)
+            units += _cut(np.resize(rng.permutation(group), needed).tolist(), GSM_QUESTIONS)
+        units = [units[k] for k in rng.permutation(len(units))]
+        units.sort(key=lambda unit: examples[unit[0]].shown_frames)
+        taken = len(units) - len(units) % GSM_CLIPS
+        made = _cut([row for unit in units[:taken] for row in unit], GSM_CLIPS * GSM_QUESTIONS)
+        batches += [made[k] for k in rng.permutation(len(made))]
+        units = units[taken:]
+    return batches[:count]
 
 
 def _grouped_order(examples: Sequence[GuidedExample], together: int, needed: int, seed: list[int]) -> list[int]:

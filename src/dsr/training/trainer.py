@@ -37,6 +37,7 @@ from dsr.training.launch import world_size
 from dsr.training.lora import MARK, add_adapters
 from dsr.training.losses import attention_loss, option_scores, state_loss
 from dsr.training.progress import Meter, ProgressCallback
+from dsr.training.readings import Readings
 
 MARKS = (".queries", ".slots", ".roles", ".kind")
 """Ends of the names of vectors that are added to states or ask for them."""
@@ -85,7 +86,10 @@ def make_trainer(
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-    collator = TrainingCollator(inputs, model.config, train.shared_prefix)
+    readings = None
+    if not deepspeed and _reads_alike(model):  # DeepSpeed may spread the reader over processes
+        readings = Readings(model, inputs.processor.tokenizer, curriculum.for_gsm)
+    collator = TrainingCollator(inputs, model.config, train.shared_prefix, readings)
     trainer = GSMTrainer(
         train,
         collator,
@@ -213,12 +217,7 @@ class GSMTrainer(Trainer):
         if (labels == IGNORED).any() or (inputs["labels"] != IGNORED).sum() != labels.numel():
             step = self.state.global_step + 1
             raise StageError(f"train: step {step} has a sample without an answer; check the answers of {project.TRAIN}")
-        # From the first place on that a loss reads: the end of the first option, or the answer.
-        keep = ANSWER_TOKENS + 1
-        if self.settings.option_loss and "packing" not in inputs:
-            first = int(option_ends.min())
-            keep, option_ends = inputs["input_ids"].shape[1] - first, option_ends - first
-        outputs = model(**inputs, logits_to_keep=keep, use_cache=False)
+        outputs = model(**inputs, use_cache=False)
         loss, letters = outputs.loss, self._letters.to(labels.device)
         right = (labels[:, :1] == letters).long().argmax(-1)
         chosen = outputs.logits[:, -ANSWER_TOKENS - 1, letters].float()
@@ -311,6 +310,14 @@ def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> 
         else:
             learns = not train.lora_rank or MARK in name
         parameter.requires_grad_(learns)
+
+
+def _reads_alike(model: Qwen2_5_VLGSMForConditionalGeneration) -> bool:
+    """Whether a question reader will read the same in each step: neither it nor word embeddings learn."""
+    reader = getattr(model.model, "reader", None)
+    if reader is None:
+        return False
+    return not any(p.requires_grad for p in (*reader.parameters(), model.get_input_embeddings().weight))
 
 
 def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> list[dict[str, Any]]:
