@@ -28,7 +28,7 @@ ENVIRONMENT = {
 }
 PARAMS = {
     "gsm": {"num_tokens": 4},
-    "model": {"max_pixels": 784},
+    "model": {"backbone": "", "max_pixels": 784},
     "train": {
         "steps": 4,
         "geometry_steps": 0,
