@@ -97,7 +97,7 @@ def lent(examples: Sequence[GuidedExample], inputs: ClipInputs) -> list[GuidedEx
 
 @torch.no_grad()
 def tell(trainer: GSMTrainer, examples: Sequence[GuidedExample]) -> list[bool]:
-    """Whether geometry tokens tell the right option, for each question."""
+    """True if geometry tokens tell the right option, for each question."""
     model, collator = trainer.model.eval(), trainer.collator
     sentences = spelled(collator.state_words(), model.get_input_embeddings())
     right = [False] * len(examples)

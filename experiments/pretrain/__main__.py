@@ -23,7 +23,7 @@ from experiments.pretrain.embeddings import draw_embeddings, tokenizer_texts
 from experiments.pretrain.texts import names
 
 MAX_PIXELS = 4704
-"""Of a frame, as in params.yaml."""
+"""Pixels of a frame, as in params.yaml."""
 FIRST_NORM = 0.3
 """Weight that the language model's last norm begins with: embeddings of size one would make its logits far too sure."""
 

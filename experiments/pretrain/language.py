@@ -28,6 +28,7 @@ from dsr.mcq import LETTERS
 from dsr.model.chat import Prompt, build_prompt
 from dsr.questions.language.families import FORMS, Family
 from experiments.pretrain.embeddings import single_token
+from experiments.pretrain.steps import take_step
 from experiments.pretrain.texts import (
     NUM_TAGS,
     Choice,
@@ -49,7 +50,7 @@ MAX_RUNS = 6
 
 @dataclass(frozen=True)
 class Telling:
-    """How surely and rightly states are told; all zero tells them plainly."""
+    """Certainty and rightness with which states are told; all zero tells them plainly."""
 
     blur: float = 0.0
     """Deviation of the noise on the evidence for a state, in units of the evidence for one step on an axis."""
@@ -417,13 +418,7 @@ def train_language(
         samples, bare, grid, rng = draw_samples(teller, step, steps, seed, hardness)
         batch = maker.batch(samples, bare, grid, rng)
         found = losses(run_model(model, batch), batch, probes, codes, letters)
-        loss = sum(WEIGHTS[name] * value for name, value in found.items() if name in WEIGHTS)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        for name, value in found.items():
-            mean[name] = 0.95 * mean.get(name, float(value.detach())) + 0.05 * float(value.detach())
+        take_step(optimizer, learned, found, WEIGHTS, mean)
         if mean["option"] > HARDER:
             hardness = min(1.0, hardness + 0.002)
         if (step + 1) % KEPT == 0 or step + 1 == steps:

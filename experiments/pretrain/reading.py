@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dsr.model.address import label
 from dsr.model.reader import LABELS, QuestionReader, Reading
 from dsr.questions.language.families import FORMS
+from experiments.pretrain.steps import take_step
 from experiments.pretrain.texts import END, NUM_TAGS, START, Names, QuestionText, draw_question, names, token_tags
 
 BATCH, RATE = 64, 2e-3
@@ -125,13 +126,7 @@ def train_reader(
         kept.clear()
         reading = reader(codes[lines.ids], lines.mask)
         found = losses(reading, kept[-1], lines, probes)
-        loss = sum(WEIGHTS[name] * value for name, value in found.items())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        for name, value in found.items():
-            mean[name] = 0.95 * mean.get(name, float(value.detach())) + 0.05 * float(value.detach())
+        take_step(optimizer, learned, found, WEIGHTS, mean)
         if (step + 1) % 50 == 0:
             report(step + 1, dict(mean))
     hook.remove()

@@ -75,9 +75,10 @@ def model_view(
     question = read_row(found.row)
     if reason := inputs.problem(question.clip_id):
         raise StageError(f"its clip cannot be shown: {reason}")
+    guided = TrainingCollator(inputs, model.config)
     try:
         example = GuidedExample(**vars(example_of(question, inputs.clips)))
-        asked = TrainingCollator(inputs, model.config).for_gsm([example]).to(model.device)["asked"]
+        asked = guided.for_gsm([example]).to(model.device)["asked"]
         batch = Collator(inputs, model.config)([example]).to(model.device)
         letters = option_log_probs(model, batch)[0].softmax(-1)
     except (CuesError, VideoError, ValueError) as error:
@@ -86,7 +87,7 @@ def model_view(
     shares = output.attention[0].float().exp().mean(0).cpu().numpy()  # [N, k]
     if tells_states:
         # At the state's sentence as the language model's words spell it.
-        words = TrainingCollator(inputs, model.config).state_words().to(model.device)
+        words = guided.state_words().to(model.device)
         sentences = spelled(words, model.get_input_embeddings())
         possible = torch.zeros(1, len(STATES), dtype=torch.bool, device=model.device)
         possible[0, STATES_OF_FORM[found.form.name]] = True
@@ -161,7 +162,7 @@ def _sentence(vocabulary: str, state: State) -> str:
 
 
 def _tells_states(folder: Path) -> bool:
-    """Whether a model was trained with a state loss; not where its folder does not say so."""
+    """True if a model was trained with a state loss; not where its folder does not say so."""
     try:
         return bool(json.loads((folder / _RECORD).read_text())["train"]["state_loss"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -71,14 +71,14 @@ class Glance:
 
 @dataclass(frozen=True, eq=False)
 class ModelView:
-    """What a model makes of a question."""
+    """Attention, told states and letters of a model for a question."""
 
     name: str
     """Its folder."""
     trained_on: bool
-    """Whether the question is one of those that the model learned from."""
+    """True if the model learned from the question."""
     probabilities: Sequence[float]
-    """Of the options' letters, among one another."""
+    """Probabilities of the options' letters, among one another."""
     right: str
     """The right letter."""
     tokens: Sequence[Seen]
@@ -112,7 +112,7 @@ def view_text(view: ModelView | str) -> str:
 
 
 def things_shown(view: ModelView, most: int) -> list[str]:
-    """What gets some moment's attention over all times, the most of it first; at least one, `most` at most."""
+    """Things that get some moment's attention over all times, the most of it first; one to `most` of them."""
     total, largest = dict[str, float](), dict[str, float]()
     for glance in view.glances:
         own = dict[str, float]()

@@ -232,7 +232,7 @@ class CrossAttention(nn.Module):
 
 
 def _in_blocks(rows: Tensor, count: int) -> bool:
-    """Whether each of `count` targets has equally many rows, one after another."""
+    """True if each of `count` targets has equally many rows, one after another."""
     if len(rows) % count:
         return False
     return torch.equal(rows, torch.arange(count, device=rows.device).repeat_interleave(len(rows) // count))

@@ -100,7 +100,7 @@ class Qwen2_5_VLGSMConfig(Qwen2_5_VLConfig):
 
     @property
     def reads_line_alone(self) -> bool:
-        """Whether the GSM is given the question's line and no other text."""
+        """True if the GSM is given the question's line and no other text."""
         return self.gsm["question"] != "embeddings"
 
 
@@ -340,7 +340,7 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         return self.gsm(states, mask, tokens.states.to(question.dtype), tokens.mask, positions, videos, look)
 
     def _read(self, words: Tensor, mask: Tensor, reading: Reading | None = None) -> tuple[Tensor, Tensor]:
-        """What the condenser attends to, and where, of questions' token embeddings [b, l, d]."""
+        """States that the condenser attends to, and their mask, of questions' token embeddings [b, l, d]."""
         if self.config.gsm["question"] == "reader":
             return self.slots(self.reader(words, mask) if reading is None else reading, words, self.address)
         if self.config.gsm["question"] == "states":

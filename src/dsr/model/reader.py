@@ -32,7 +32,7 @@ ROLE_SCALE = 0.2
 
 
 class Reading(NamedTuple):  # DeepSpeed finds no tensors in a dataclass
-    """What a question's line says."""
+    """Content of a question's line."""
 
     attention: Tensor
     """[b, SLOTS, l] share of each slot's attention that a token has; adds up to one over the line."""

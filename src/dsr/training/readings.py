@@ -23,7 +23,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class _Line:
-    """What a reader makes of a question's line, beside its tokens."""
+    """Tokens of a question's line, and its reading."""
 
     ids: list[int]
     attention: np.ndarray

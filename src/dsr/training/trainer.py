@@ -313,7 +313,7 @@ def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> 
 
 
 def _reads_alike(model: Qwen2_5_VLGSMForConditionalGeneration) -> bool:
-    """Whether a question reader will read the same in each step: neither it nor word embeddings learn."""
+    """True if a question reader will read the same in each step: neither it nor word embeddings learn."""
     reader = getattr(model.model, "reader", None)
     if reader is None:
         return False
