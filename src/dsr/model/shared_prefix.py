@@ -108,16 +108,17 @@ def shared_prefix_attention(
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
+    clips, masks = attention_mask.clips, attention_mask.masks(query)
+    lengths = [(clip.prefix, sum(clip.branches)) for clip in clips]
+    # Split, not sliced: the gradient of each slice would be as long as the row.
+    queries = iter(query.split([part for pair in lengths for part in pair], dim=2))
+    keys, values = (states.split([sum(pair) for pair in lengths], dim=2) for states in (key, value))
     parts = []
-    for (_, start, middle, end), mask in zip(attention_mask.spans(), attention_mask.masks(query), strict=True):
-        prefix, branches, whole = slice(start, middle), slice(middle, end), slice(start, end)
+    for clip, mask, k, v in zip(clips, masks, keys, values, strict=True):
+        before = slice(None, clip.prefix)
         parts += [
-            F.scaled_dot_product_attention(
-                query[:, :, prefix], key[:, :, prefix], value[:, :, prefix], is_causal=True, **options
-            ),
-            F.scaled_dot_product_attention(
-                query[:, :, branches], key[:, :, whole], value[:, :, whole], attn_mask=mask, **options
-            ),
+            F.scaled_dot_product_attention(next(queries), k[:, :, before], v[:, :, before], is_causal=True, **options),
+            F.scaled_dot_product_attention(next(queries), k, v, attn_mask=mask, **options),
         ]
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
