@@ -17,7 +17,7 @@ from dsr.training.guidance import Change, GuidedExample, changed
 
 MAX_SHIFT = 1.0
 """Seconds by which clocks of changed clips are put forward, at most."""
-GSM_CLIPS, GSM_QUESTIONS = 8, 8
+GSM_CLIPS, GSM_QUESTIONS = 16, 4
 """Clips in a batch for the GSM alone, and questions about each."""
 
 
@@ -112,7 +112,7 @@ def _order(count: int, needed: int, seed: list[int]) -> list[int]:
 
 
 def _shared_batches(examples: Sequence[GuidedExample], count: int, seed: list[int]) -> list[list[int]]:
-    """`count` batches of GSM_QUESTIONS questions about each of GSM_CLIPS clips, with similar numbers of frames.
+    """`count` batches of GSM_QUESTIONS questions about each of GSM_CLIPS clips.
 
     What is left of a clip's questions is filled up with others of them, and taken as often as it fills its place.
     """
@@ -128,10 +128,8 @@ def _shared_batches(examples: Sequence[GuidedExample], count: int, seed: list[in
             needed = whole + GSM_QUESTIONS * (rng.random() * GSM_QUESTIONS < rest)
             units += _cut(np.resize(rng.permutation(group), needed).tolist(), GSM_QUESTIONS)
         units = [units[k] for k in rng.permutation(len(units))]
-        units.sort(key=lambda unit: examples[unit[0]].shown_frames)
         taken = len(units) - len(units) % GSM_CLIPS
-        made = _cut([row for unit in units[:taken] for row in unit], GSM_CLIPS * GSM_QUESTIONS)
-        batches += [made[k] for k in rng.permutation(len(made))]
+        batches += _cut([row for unit in units[:taken] for row in unit], GSM_CLIPS * GSM_QUESTIONS)
         units = units[taken:]
     return batches[:count]
 
