@@ -32,6 +32,7 @@ def test_the_places_of_a_question_are_those_of_a_sequence_of_its_own() -> None:
     assert [places.tolist() for places in packing.sequences()] == [[0, 1, 2, 3, 4], [0, 1, 2, 5], [6, 7, 8, 9]]
     mask = packing.masks(torch.zeros(1))[0][0, 0]
     assert (mask == 0).int().tolist() == [[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 1]]
+    assert [len(mask[0, 0]) for mask in Packing((PackedClip(2, (2, 1)),)).masks(torch.zeros(1))] == [2, 1]
 
 
 def sequences(extra: int) -> list[tuple[list[int], int, int]]:

@@ -5,11 +5,11 @@ with its branches, one a question (geometry tokens, question, answer). A token s
 branch and the clip's prefix, nothing else, and stands at the position that it has in a sequence of its own. Causal
 attention then gives every token what it gives there, and so do the gradients.
 
-Attention is computed in two parts a clip, without a mask over the whole row: the prefix over itself, causally (a fast
-kernel on every device), and all branches over prefix and branches, with a mask of that size. There is no padding.
-Everything else in a transformer works token by token.
+Attention is computed in parts, without a mask over the whole row: a clip's prefix over itself, causally (a fast kernel
+on every device), and groups of its branches over the prefix and themselves, with a mask of that size. There is no
+padding. Everything else in a transformer works token by token.
 
-Letters: s tokens of the row, p of a prefix, q of all branches of a clip, b questions, h heads, e head width.
+Letters: s tokens of the row, p of a prefix, g of a group of branches, b questions, h heads, e head width.
 """
 
 from collections.abc import Iterator
@@ -33,6 +33,21 @@ class PackedClip:
 
     prefix: int
     branches: tuple[int, ...]
+
+    def groups(self) -> list[list[int]]:
+        """Branches in groups no longer than the prefix, or of one: all at once would see mostly what they must not, and
+        one at a time each would copy the prefix.
+
+        >>> PackedClip(5, (2, 3, 9, 1, 1)).groups()
+        [[2, 3], [9], [1, 1]]
+        """
+        groups: list[list[int]] = []
+        for length in self.branches:
+            if groups and sum(groups[-1]) + length <= self.prefix:
+                groups[-1].append(length)
+            else:
+                groups.append([length])
+        return groups
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,7 @@ class Packing:
         return sequences
 
     def masks(self, like: Tensor) -> list[Tensor]:
-        """For each clip [1, 1, q, p + q], 0 where a token of a branch sees another, -inf elsewhere; `like` says how.
+        """For each group of branches [1, 1, g, p + g], 0 where a token sees another, -inf elsewhere; `like` says how.
 
         Made once: every layer takes the same.
         """
@@ -77,11 +92,12 @@ class Packing:
         if key not in self._masks:
             masks = []
             for clip in self.clips:
-                branch = torch.repeat_interleave(torch.tensor(clip.branches))
-                seen = (branch[:, None] == branch).tril()
-                mask = torch.zeros(len(branch), clip.prefix + len(branch))
-                mask[:, clip.prefix :].masked_fill_(~seen, float("-inf"))
-                masks.append(mask[None, None].to(like))
+                for group in clip.groups():
+                    branch = torch.repeat_interleave(torch.tensor(group))
+                    seen = (branch[:, None] == branch).tril()
+                    mask = torch.zeros(len(branch), clip.prefix + len(branch))
+                    mask[:, clip.prefix :].masked_fill_(~seen, float("-inf"))
+                    masks.append(mask[None, None].to(like))
             self._masks[key] = masks
         return self._masks[key]
 
@@ -105,21 +121,22 @@ def shared_prefix_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
-    clips, masks = attention_mask.clips, attention_mask.masks(query)
-    lengths = [(clip.prefix, sum(clip.branches)) for clip in clips]
+    repeats = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, repeats), repeat_kv(value, repeats)
+    groups = [[sum(group) for group in clip.groups()] for clip in attention_mask.clips]
+    lengths = [part for clip, own in zip(attention_mask.clips, groups, strict=True) for part in (clip.prefix, *own)]
     # Split, not sliced: the gradient of each slice would be as long as the row.
-    queries = iter(query.split([part for pair in lengths for part in pair], dim=2))
-    keys, values = (states.split([sum(pair) for pair in lengths], dim=2) for states in (key, value))
+    states = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
+    masks = iter(attention_mask.masks(query))
+    options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
     parts = []
-    for clip, mask, k, v in zip(clips, masks, keys, values, strict=True):
-        before = slice(None, clip.prefix)
-        parts += [
-            F.scaled_dot_product_attention(next(queries), k[:, :, before], v[:, :, before], is_causal=True, **options),
-            F.scaled_dot_product_attention(next(queries), k, v, attn_mask=mask, **options),
-        ]
+    for own in groups:
+        q, *prefix = next(states)
+        parts.append(F.scaled_dot_product_attention(q, *prefix, is_causal=True, **options))
+        for _ in own:
+            q, *group = next(states)
+            k, v = (torch.cat(pair, dim=2) for pair in zip(prefix, group, strict=True))
+            parts.append(F.scaled_dot_product_attention(q, k, v, attn_mask=next(masks), **options))
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
 

@@ -75,8 +75,9 @@ def make_trainer(
     """
     if tensorboard and find_spec("tensorboard") is None:
         raise StageError("train.tensorboard is true, but tensorboard is not installed: pip install 'dsr[tensorboard]'")
-    # With every clip in memory other processes would only copy it.
-    loaders = console.num_workers(workers) if inputs.clips.is_full else 0
+    # With every clip in memory one process makes batches ahead; more would only copy it.
+    cores = console.num_workers(workers)
+    loaders = cores if inputs.clips.is_full else min(cores - 1, 1)
     arguments = _arguments(curriculum, train, folder, loaders, deepspeed, tensorboard)
     model.config.use_cache = False
     if train.lora_rank:
