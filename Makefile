@@ -2,7 +2,7 @@
 PYTHON ?= python3
 # Relative: a target of make cannot have spaces in its path, and the folder of a clone can.
 VENV := .venv
-INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraints constraints.txt --build-constraints constraints.txt
+INSTALL := $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --constraints constraints.txt --build-constraints constraints.txt
 
 # Stages call `python`, so the environment's commands come first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)

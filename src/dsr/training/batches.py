@@ -122,8 +122,9 @@ class TrainingCollator(Collator):
         possible = torch.zeros(len(examples), len(STATES), dtype=torch.bool)
         for row, example in enumerate(examples):
             if example.guide is not None:
-                own = example.guide.states[: states.shape[1]]
-                states[row, : len(own)] = torch.tensor(own)
+                # Tokens after the last key moment repeat it.
+                own = example.guide.states
+                states[row] = torch.tensor([own[min(token, len(own) - 1)] for token in range(states.shape[1])])
                 possible[row, STATES_OF_FORM[example.guide.form]] = True
         return {"states": states, "possible_states": possible}
 
@@ -136,8 +137,9 @@ class TrainingCollator(Collator):
                 continue
             camera = self.inputs.clips.cues(example.clip_id).num_tracks
             last = (example.shown_frames - 1) // FRAMES
-            for token, sights in zip(own, example.guide.sights(), strict=False):
-                for slot, sight in enumerate(sights):
+            told = example.guide.sights()
+            for number, token in enumerate(own):
+                for slot, sight in enumerate(told[min(number, len(told) - 1)]):
                     viewer, thing = (camera if who == CAMERA else who for who in (sight.viewer, sight.thing))
                     token[slot] = places[video].get((viewer, thing, min(sight.frame // FRAMES, last)), PADDING)
         heads = self.config.text_config.num_attention_heads
