@@ -30,6 +30,7 @@ from dsr.model.geometry_encoders import spelled
 from dsr.model.presets import make_model, share_cores
 from dsr.params import Params, read_tree, validate
 from dsr.questions.language.families import FORM_INDEX, FORMS, Family
+from dsr.training.batches import TrainingCollator
 from dsr.training.guidance import Change, GuidedExample, guide_examples, read_guides, told_states
 from dsr.training.losses import option_log_likelihood, state_log_probs
 from dsr.training.train import make_curriculum
@@ -98,7 +99,8 @@ def lent(examples: Sequence[GuidedExample], inputs: ClipInputs) -> list[GuidedEx
 @torch.no_grad()
 def tell(trainer: GSMTrainer, examples: Sequence[GuidedExample]) -> list[bool]:
     """True if geometry tokens tell the right option, for each question."""
-    model, collator = trainer.model.eval(), trainer.collator
+    model = trainer.model.eval()
+    collator = TrainingCollator(trainer.collator.inputs, model.config)  # the trainer's has read its own questions alone
     sentences = spelled(collator.state_words(), model.get_input_embeddings())
     right = [False] * len(examples)
     for rows in clip_batches(examples, BATCH):

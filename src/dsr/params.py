@@ -348,7 +348,7 @@ class Train:
     """Optimizer steps on questions with video and geometry; 0 trains for `epochs`."""
     epochs: Above0 = 1.0
     """Passes over the questions, where `steps` is 0."""
-    geometry_steps: Annotated[int, Field(ge=0)] = 800
+    geometry_steps: Annotated[int, Field(ge=0)] = 700
     """Steps before these on geometry alone: the GSM learns to look at what a question asks for and to tell its states,
     without the language model. For fusion `gsm` and questions of `qa`; 0 for a published backbone."""
     option_loss: AtLeast0 = 1.0
@@ -367,7 +367,7 @@ class Train:
     """Train on so many of the questions, drawn at random; a smaller set is part of a larger one. 0: all."""
     shuffle_options: bool = True
     """Give a question's options in a new order each time it is used."""
-    batch_size: Count = 64
+    batch_size: Count = 32
     """Questions in one forward and backward pass."""
     accumulation: Count = 1
     """Passes summed up before a step; batch_size x accumulation x GPUs is the effective batch (published: 32)."""
@@ -389,9 +389,9 @@ class Train:
     is lost in bfloat16."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
-    shared_prefix: bool = False
+    shared_prefix: bool = True
     """Encode a video once for the questions about it that are in one batch (model/shared_prefix.py). The same loss and
-    gradients for less; it pays where videos are long."""
+    gradients for less time."""
     questions_per_clip: Count = 4
     """With `shared_prefix`, most questions about the same frames of a clip that follow one another."""
     deepspeed: Literal["", "zero2", "zero3", "zero3_offload"] = ""
@@ -457,9 +457,9 @@ class Evaluate:
     """Longest text of mode `generate`."""
     batch_size: Count = 64
     """Questions in one forward pass; changes the time and the memory, not the answers."""
-    shared_prefix: bool = False
+    shared_prefix: bool = True
     """Mode `likelihood`: encode a video once for the questions about it that are in one batch
-    (model/shared_prefix.py). Changes the time, not the answers; it pays where videos are long."""
+    (model/shared_prefix.py). Changes the time, not the answers."""
     controls: tuple[
         Literal[
             "blind",
