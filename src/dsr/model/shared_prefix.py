@@ -131,11 +131,11 @@ def shared_prefix_attention(
     options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
     parts = []
     for own in groups:
-        q, *prefix = next(states)
-        parts.append(F.scaled_dot_product_attention(q, *prefix, is_causal=True, **options))
+        q, k, v = prefix = next(states)
+        parts.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, **options))
         for _ in own:
-            q, *group = next(states)
-            k, v = (torch.cat(pair, dim=2) for pair in zip(prefix, group, strict=True))
+            q, k, v = next(states)
+            k, v = torch.cat([prefix[1], k], dim=2), torch.cat([prefix[2], v], dim=2)
             parts.append(F.scaled_dot_product_attention(q, k, v, attn_mask=next(masks), **options))
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
