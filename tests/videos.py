@@ -22,6 +22,7 @@ def make_video(
     video: bool = True,
     audio: bool = False,
     seed: int = 0,
+    pix_fmt: str = "yuv420p",
 ) -> Path:
     """Write a video whose frame i is a grey of its own (see `frame_grey`), with a bright top-left corner.
 
@@ -30,13 +31,14 @@ def make_video(
         timestamps: seconds of each frame, for a variable rate; default i / fps.
         rotation: display rotation in degrees counter-clockwise, as a phone writes it.
         seed: another seed is other bytes and slightly other frames.
+        pix_fmt: yuv420p10le for 10 bits; yuv444p for odd sizes.
     """
     times = [i / fps for i in range(num_frames)] if timestamps is None else list(timestamps)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         if video:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            stream.width, stream.height, stream.pix_fmt = size[0], size[1], "yuv420p"
+            stream.width, stream.height, stream.pix_fmt = size[0], size[1], pix_fmt
             time_base = TIME_BASE if timestamps is not None else 1 / Fraction(fps).limit_denominator(1001)
             stream.time_base = stream.codec_context.time_base = time_base
             stream.codec_context.gop_size = 12

@@ -219,6 +219,26 @@ def report(
     import_module("dsr.report.html").run(load(root / project.PARAMS), root, output, gallery)
 
 
+koala_tools = typer.Typer(help="Koala-36M: list the videos that are missing, cut clips.", no_args_is_help=True)
+app.add_typer(koala_tools, name="koala", rich_help_panel=TOOLS)
+
+
+@koala_tools.command()
+def missing(
+    root: Root = Path(),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file; else standard output.")] = None,
+    urls: Annotated[Path | None, typer.Option(help="Text file: the videos' addresses, each once, a line each.")] = None,
+) -> None:
+    """List the clips of the catalogue that have no usable file: url, id, start, end, videoID, reason."""
+    import_module("dsr.clips.fetching").run(root, output, urls)
+
+
+@koala_tools.command()
+def cut(root: Root = Path(), workers: Workers = 0) -> None:
+    """Cut the catalogue's clips out of full videos -> <clips.koala.videos>/cut/; they can be used without, too."""
+    import_module("dsr.clips.cutting").cut_koala(load(root / project.PARAMS), root, workers)
+
+
 def main() -> None:
     """Run a command; an error for the user is one line, not a traceback."""
     try:

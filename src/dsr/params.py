@@ -71,14 +71,56 @@ class Simulate:
 
 
 @dataclass(frozen=True, config=CONFIG)
+class Koala:
+    """Clips of Koala-36M, for `clips.source: koala` (clips/koala.py)."""
+
+    csv: Annotated[str, Field(min_length=1)] = "data/raw/koala/Koala_36M_*.csv"
+    """The CSV files as published, a pattern from the project folder on. What lies outside data/raw/koala is not
+    watched by DVC."""
+    videos: Annotated[str, Field(min_length=1)] = "data/raw/koala"
+    """Folder of the videos, from the project folder on: clips named by videoID, or full videos named by YouTube id, at
+    any depth."""
+    ids: str = ""
+    """Table with a column videoID, or text with one a line: no other clips are used. The published benchmark's, say."""
+    duration: tuple[AtLeast0, AtLeast0] = (20.0, 120.0)
+    """Shortest and longest clip in seconds."""
+    min_clarity: float | None = None
+    """Least clarity_score (0 to 1). null here and below: no limit."""
+    min_aesthetic: float | None = None
+    """Least aesthetic_score (seen: 2.3 to 6.6)."""
+    min_motion: float | None = None
+    """Least motion_score (seen: 0.01 to 267)."""
+    max_motion: float | None = None
+    """Largest motion_score."""
+    min_suitability: float | None = None
+    """Least video_training_suitability_score (seen: 2.5 to 5)."""
+    words: tuple[str, ...] = ()
+    """Words or phrases, of which the caption must have one, as a whole word in upper or lower case."""
+    without_words: tuple[str, ...] = ()
+    """Words or phrases, of which it must have none."""
+    only_with_file: bool = False
+    """true: draw from the clips that there is a video of; false: from all, and say of which there is none."""
+    max_clips: Count = 10_000
+    """Most clips, drawn from those that pass. More clips leave the first ones as they are."""
+    seed: Seed = 1
+    """Seed of the draw."""
+
+    def __post_init__(self) -> None:
+        require(self.duration[0] <= self.duration[1], "duration", "[shortest, longest]")
+        for name in ("words", "without_words"):
+            require(all(word.strip() for word in getattr(self, name)), name, "a list without empty words")
+
+
+@dataclass(frozen=True, config=CONFIG)
 class Clips:
     """The clips, and how their table is read (clips/)."""
 
     source: str = "simulated"
-    """Folder under data/raw/ that holds the videos and their clips.csv."""
+    """Folder under data/raw/ that holds the videos and their clips.csv; `koala`: Koala-36M's own files."""
     source_video_pattern: str = ""
-    """Regular expression whose first group is a clip id's source video; Koala-36M: '^(.+)_\\d+$'. Without it a
-    clips.csv column `source_video` is used, and without that each clip is its own source video."""
+    """Regular expression whose first group is a clip id's source video. Without it a clips.csv column `source_video` is
+    used, and without that each clip is its own source video. Koala-36M needs none."""
+    koala: Koala = Koala()
 
     def __post_init__(self) -> None:
         named = bool(self.source) and not set(self.source) & set("/\\") and not self.source.startswith(".")
@@ -547,7 +589,7 @@ def type_and_range(schema: dict[str, Any]) -> tuple[str, str]:
     """
     if "anyOf" in schema:
         kind, limits = type_and_range(schema["anyOf"][0])
-        return kind, f"{limits}, or null"
+        return kind, f"{limits}, or null" if limits else "or null"
     if "enum" in schema or "const" in schema:
         names = schema.get("enum") or [schema["const"]]
         return "name", f"{'one of ' * (len(names) > 1)}{', '.join(name or repr(name) for name in names)}"

@@ -18,6 +18,8 @@ DEEPSPEED = Path("configs/deepspeed")
 RAW = Path("data/raw")
 """A folder for each `clips.source`, with videos and their clips.csv."""
 SIMULATED = RAW / "simulated"
+KOALA = RAW / "koala"
+"""CSV files of Koala-36M, and videos."""
 CATALOG = Path("data/clips/catalog.parquet")
 CURATED = Path("data/clips/curated.parquet")
 CUES = Path("data/cues")
@@ -41,6 +43,7 @@ PREDICTION_CACHE = PREDICTIONS / "cache.sqlite"
 
 METRICS = Path("metrics")
 """Figures of a stage in a JSON file, and the tables behind them in the folder of the same name."""
+CLIPS_METRICS = METRICS / "clips.json"
 QA_METRICS = METRICS / "qa.json"
 AUDIT_METRICS = METRICS / "audit.json"
 TRAIN_METRICS = METRICS / "train"

@@ -1,8 +1,9 @@
 """The catalogue: the properties of every clip of a source folder, or the reason why it cannot be used.
 
 Every row of clips.csv, and every video that no row names, is one row of the table: `ok`, or `failed` with a
-reason that reads `kind: detail`. Nothing that an id or a path says is believed: an id that is not safe as a file
-name is shown quoted and never used as a path, and a path must stay in its folder.
+reason that reads `kind: detail`. Of Koala-36M's 36 million rows those that are drawn are (clips/koala.py), and the
+others are counted. metrics/clips.json says how many rows met which fate. Nothing that an id or a path says is believed:
+an id that is not safe as a file name is shown quoted and never used as a path, and a path must stay in its folder.
 """
 
 import csv
@@ -21,9 +22,11 @@ import numpy as np
 import pandas as pd
 
 from dsr import console, project
+from dsr.clips import koala
+from dsr.clips.folder import find_videos
 from dsr.clips.video import VideoInfo, frames_between, probe
 from dsr.console import StageError
-from dsr.files import sha256_file, write_parquet
+from dsr.files import sha256_file, write_metrics, write_parquet
 from dsr.params import Params
 from dsr.workers import Failure, ended_after, map_isolated
 
@@ -51,9 +54,6 @@ COLUMNS = {
 relative to the project folder; `duration` is the whole video's; `num_frames` counts those in [start, end]."""
 LATER_COLUMNS = ("agents", "objects", "dynamic", "category")
 """Columns that curation adds. A column of clips.csv with such a name is kept as `given_<name>`."""
-_SUFFIXES = "mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv 3gp ogv gif"
-VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
-"""Files that count as videos where clips.csv does not name them."""
 TIME_LIMIT = 180
 """Seconds that a file may take to probe; decoders have been seen never to return from hostile files."""
 
@@ -61,6 +61,9 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _MAX_ID = 200  # Leaves room for suffixes within the 255 bytes of a file name.
 _DVC_OBJECT = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?$")
 _FAILURES_SHOWN = 5
+_CUT_TOLERANCE = 5.0
+"""Seconds by which a clip that somebody has cut may be longer or shorter than its row: without re-encoding, cuts are
+made at keyframes."""
 
 
 _ID_RULE = f"only letters, digits, '.', '_', '-', no leading dot, at most {_MAX_ID} characters"
@@ -79,6 +82,8 @@ class _Job:
     start: float | None
     end: float | None
     min_frames: int
+    lasts: float | None = None
+    """Seconds that the whole video should have; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +118,57 @@ class _Source:
         return self.root / project.RAW / self.name
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Rows of the catalogue before their files are looked at."""
+
+    rows: list[Row]
+    jobs: dict[int, _Job]
+    """Files of the rows that may be used, by the row's index."""
+    title: str
+    """Where the rows are from."""
+    total: int
+    """Rows that have a fate."""
+    left_out: dict[str, int]
+    """Fate -> how many of them are not among `rows`."""
+
+
 def run(params: Params, root: Path, workers: int = 0) -> None:
-    """Read data/raw/<source>/, write data/clips/catalog.parquet.
+    """Read data/raw/<source>/, write data/clips/catalog.parquet and metrics/clips.json.
 
     Raises:
         StageError: no such folder or table, a table that cannot be read, or no clip that can be used.
     """
     folder = root / project.RAW / params.clips.source
+    if not folder.is_dir():
+        raise StageError(f"{folder} does not exist: put videos and their table there, or set clips.source")
+    if params.clips.source == project.KOALA.name:
+        found = _find_koala(params, root, workers)
+    else:
+        found = _find_listed(params, root)
+    rows = found.rows
+    _probe_all(rows, found.jobs, console.num_workers(workers))
+    _refuse_copies(rows)
+    _name_source_videos(rows, params.clips.source_video_pattern)
+    rows.sort(key=lambda row: row["clip_id"])
+    _write(root / project.CATALOG, rows)
+    fates = Counter(found.left_out)
+    fates.update(sorted(str(row["reason"]).split(":")[0] for row in rows if row["status"] == "failed"))
+    used = sum(row["status"] == "ok" for row in rows)
+    write_metrics(root / project.CLIPS_METRICS, {"rows": found.total, "used": used, "left_out": dict(fates)}, {})
+    _report(rows, {found.title: found.total, "used": used, **{f"left out, {kind}": n for kind, n in fates.items()}})
+    if not used:
+        failed = [row for row in rows if row["status"] == "failed"]
+        first = f"; the first: {failed[0]['clip_id']}: {failed[0]['reason']}" if failed else ""
+        hint = _no_koala(fates, params) if params.clips.source == project.KOALA.name else ""
+        raise StageError(f"{folder}: none of {found.total:,} clips can be used{first}{hint}")
+
+
+def _find_listed(params: Params, root: Path) -> _Found:
+    """Rows of clips.csv, and of the videos that it does not name."""
+    folder = root / project.RAW / params.clips.source
     header, lines = _read_table(folder)
-    source = _Source(root, params.clips.source, _find_videos(folder))
+    source = _Source(root, params.clips.source, find_videos(folder))
     rows: list[Row] = []
     jobs: dict[int, _Job] = {}
     for i, line in enumerate(lines):
@@ -132,19 +179,59 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
             _fail(rows[i], str(error))
     unnamed = [path for paths in source.videos.values() for path in paths if path not in source.named]
     rows += [_unnamed_row(source, path) for path in unnamed]
-    _probe_all(rows, jobs, console.num_workers(workers))
-    _refuse_copies(rows)
-    _name_source_videos(rows, params.clips.source_video_pattern)
-    rows.sort(key=lambda row: row["clip_id"])
-    _write(root / project.CATALOG, rows)
-    _report(rows, len(lines), len(unnamed), folder)
+    return _Found(rows, jobs, "rows of clips.csv, and videos without one", len(rows), {})
+
+
+def _find_koala(params: Params, root: Path, workers: int) -> _Found:
+    """Rows of Koala-36M that are drawn, with their files."""
+    options = params.clips.koala
+    files = koala.Files(project.locate(root, options.videos))
+    found = koala.find_rows(options, root, workers, files)
+    rows: list[Row] = []
+    jobs: dict[int, _Job] = {}
+    seen: dict[str, str] = {}
+    for i, drawn in enumerate(found.rows):
+        rows.append(_empty_row(project.KOALA.name))
+        rows[i].update(clip_id=drawn.video_id, source_video=drawn.youtube_id, caption=drawn.caption.strip())
+        rows[i].update(start=drawn.start, end=drawn.end, **koala.extra_columns(drawn))
+        try:
+            # A copy is not worth fetching a file for.
+            if drawn.video_id in found.copies:
+                raise ClipError(f"duplicate: the same seconds of the same video as {found.copies[drawn.video_id]}")
+            other = seen.setdefault(drawn.video_id.casefold(), drawn.video_id)
+            if other != drawn.video_id:
+                raise ClipError(f"duplicate: {other} has this id, but for upper and lower case")
+            jobs[i] = _koala_job(files, rows[i], root, params.cues.num_frames)
+        except (ClipError, FileNotFoundError) as error:
+            _fail(rows[i], str(error))
+    return _Found(rows, jobs, "rows of Koala-36M", found.total, found.left_out)
+
+
+def _koala_job(files: koala.Files, row: Row, root: Path, min_frames: int) -> _Job:
+    """Files of a drawn row: the cut clip, or the full video of which it is a part.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path, cut = files.find(row["clip_id"])
+    place = path.relative_to(root) if path.is_relative_to(root) else path.absolute()
+    row["file"] = _shown(place)
+    seconds = row["end"] - row["start"]
+    if cut:
+        return _Job(path, None, None, None, min_frames, lasts=seconds)
+    return _Job(path, None, row["start"], row["end"], min_frames)
+
+
+def _no_koala(fates: Counter[str], params: Params) -> str:
+    """Remedy where not one clip of Koala-36M can be used."""
+    if fates["no file"]:
+        return f". `dsr koala missing` lists the videos to put into {params.clips.koala.videos}"
+    return ": clips.koala.* leave none" if not fates["duplicate"] else ""
 
 
 def _read_table(folder: Path) -> tuple[list[str], list[list[str]]]:
     """Header and lines of clips.csv, fields as text."""
     path = folder / "clips.csv"
-    if not folder.is_dir():
-        raise StageError(f"{folder} does not exist: put videos and clips.csv there, or set clips.source")
     try:
         # One caption may be longer than csv's default of 128 KiB a field.
         csv.field_size_limit(2**24)
@@ -167,18 +254,6 @@ def _read_table(folder: Path) -> tuple[list[str], list[list[str]]]:
             found = ", ".join(header[:20]) or "none"
             raise StageError(f"{path} has no column {name}{other}; its columns: {found}. Separate them by commas")
     return header, table[1:]
-
-
-def _find_videos(folder: Path) -> dict[str, list[Path]]:
-    """Videos below a folder by stem, in the order of their paths; hidden files and folders are left out."""
-    found: dict[str, list[Path]] = {}
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                found.setdefault(path.stem, []).append(path)
-    return found
 
 
 def _empty_row(source: str) -> Row:
@@ -341,6 +416,11 @@ def _probe_clip(job: _Job, time_limit: int) -> _Probed:
             info = truth
             if rendered:
                 raise ClipError("file missing: the truth is of a rendered clip, whose video is not there")
+        if job.lasts is not None and abs(info.duration - job.lasts) > _CUT_TOLERANCE:
+            raise ClipError(
+                f"not this clip: the video has {info.duration:.1f} s, the clip's row {job.lasts:.1f} s; name a full "
+                "video by its YouTube id"
+            )
         start, end = job.start or 0.0, info.duration if job.end is None else job.end
         if not start < end <= info.duration + 0.5:
             raise ClipError(f"trim outside the video: [{start:g}, {end:g}] s of {info.duration:.2f} s")
@@ -396,16 +476,10 @@ def _write(path: Path, rows: list[Row]) -> None:
     write_parquet(path, table.astype(kinds | dict.fromkeys(extra, "str")))
 
 
-def _report(rows: list[Row], lines: int, unnamed: int, folder: Path) -> None:
+def _report(rows: list[Row], counts: dict[str, int]) -> None:
     failed = [row for row in rows if row["status"] == "failed"]
-    kinds = Counter(str(row["reason"]).split(":")[0] for row in failed)
     for row in failed[:_FAILURES_SHOWN]:
         console.warn(f"{row['clip_id']}: {row['reason']}")
     if len(failed) > _FAILURES_SHOWN:
         console.warn(f"… and {len(failed) - _FAILURES_SHOWN} more: `reason` in {project.CATALOG}")
-    counts = {"rows of clips.csv": lines, "videos without a row": unnamed, "ok": len(rows) - len(failed)}
-    counts |= {f"failed, {kind}": count for kind, count in sorted(kinds.items())}
     console.summary("catalog", counts)
-    if len(failed) == len(rows):
-        first = f"; the first: {failed[0]['clip_id']}: {failed[0]['reason']}" if failed else ""
-        raise StageError(f"{folder}: none of {len(rows)} clips can be used{first}")

@@ -178,6 +178,40 @@ def read_frames(path: Path, indices: Sequence[int] | np.ndarray, max_pixels: int
         raise VideoError(f"cannot be decoded: {_first_line(error)}") from None
 
 
+def stream_frames(path: Path, first: int, last: int) -> Iterator[np.ndarray]:
+    """Frames `first` to `last` of a video at full size, [H, W, 3] uint8 RGB, decoded one after the other.
+
+    Raises:
+        VideoError: as `read_frames`.
+    """
+    index = _read_index(path)
+    if not 0 <= first <= last < len(index.pts):
+        raise VideoError(f"no such frames: {first} to {last} of {len(index.pts)}")
+    with _open(path) as (container, stream):
+        following = first
+        for place, frame in _decode_part(container, stream, index, first, last):
+            if place == following:
+                yield _picture(frame, (index.width, index.height), index.rotation)
+                following += 1
+            if following > last:
+                return
+    raise VideoError(f"cannot be decoded: frame {following} of {len(index.pts)}")
+
+
+def _decode_part(
+    container: Container, stream: av.VideoStream, index: _Index, first: int, last: int
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Frames `first` to `last`, and perhaps others, each with its place in the index, -1 if it has none."""
+    if index.packets is None:
+        yield from _decode(container, stream, index)
+        return
+    wanted = index.pts[first : last + 1]
+    needed = _needed_packets(index.packets, index.keyframes, wanted)
+    places = {pts: place for place, pts in enumerate(wanted.tolist(), first)}
+    for frame in _decode_needed(container, stream, needed, places):
+        yield places.get(frame.pts, -1), frame
+
+
 def _fit(width: int, height: int, max_pixels: int | None) -> tuple[int, int]:
     """Width and height within `max_pixels`, in the same proportion."""
     scale = min(1.0, (max_pixels / (width * height)) ** 0.5) if max_pixels else 1.0

@@ -38,7 +38,7 @@ class ClipCues:
     """
 
     timestamps: np.ndarray
-    """[T] float64, seconds, strictly increasing."""
+    """[T] float64, seconds since the clip's first frame, strictly increasing."""
     frame_index: np.ndarray
     """[T] int64, index of the frame in the decoded video, strictly increasing."""
     camera_poses: np.ndarray

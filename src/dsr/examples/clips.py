@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dsr import console, project
-from dsr.clips.video import VideoError, probe, read_frames, uniform_frames
+from dsr.clips.video import VideoError, frames_between, probe, read_frames, uniform_frames
 from dsr.console import StageError
 from dsr.cues.schema import ARRAYS, MASKS, ClipCues, CuesError, cue_path, read_cues
 from dsr.examples.views import bare_cues
@@ -36,6 +36,7 @@ class ClipStore:
         cues: folder of `<clip>.npz`.
         needs_cues: False: a clip without cues is one in which nothing was observed, sampled uniformly.
         unknown: reason why a clip that is not in `videos` cannot be shown.
+        parts: seconds [start, end] of a clip's file that are the clip, where it is not all of it and has no cues.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class ClipStore:
         needs_cues: bool = True,
         cache_bytes: int = CACHE_BYTES,
         unknown: str = "no video",
+        parts: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        self.videos, self._cues = dict(videos), cues
+        self.videos, self._cues, self._parts = dict(videos), cues, dict(parts or {})
         self._needs_cues, self._unknown = needs_cues, unknown
         self._hashes: dict[str, str] = {}
         self.cache = Cache(cache_bytes)
@@ -70,7 +72,9 @@ class ClipStore:
         for clip, file in zip(questions["videoID"], questions["file"], strict=True):
             if file and videos.setdefault(clip, Path(file)) != Path(file):
                 raise StageError(f"two videos have the id {clip}: {videos[clip]} and {file}")
-        return cls(videos, folder / "cues", needs_cues=False)
+        cut = questions[questions["start"].notna()] if "start" in questions else questions[:0]
+        parts = {row["videoID"]: (row["start"], row["end"]) for row in cut.to_dict("records")}
+        return cls(videos, folder / "cues", needs_cues=False, parts=parts)
 
     @property
     def is_full(self) -> bool:
@@ -131,8 +135,15 @@ class ClipStore:
         if self._needs_cues or video is None:
             raise CuesError(f"no cues: {path} does not exist")
         info = probe(video)
-        index = uniform_frames(info.num_frames, min(NUM_FRAMES, info.num_frames))
-        return bare_cues(info.timestamps[index].astype(np.float64), index.astype(np.int64), info.width, info.height)
+        first, count = 0, info.num_frames
+        if clip_id in self._parts:
+            first, count = frames_between(info.timestamps, *self._parts[clip_id])
+            if not count:
+                start, end = self._parts[clip_id]
+                raise VideoError(f"no frames between {start:g} s and {end:g} s: the video has {info.duration:.1f} s")
+        index = uniform_frames(count, min(NUM_FRAMES, count), first)
+        times = info.timestamps[index] - info.timestamps[first]
+        return bare_cues(times.astype(np.float64), index.astype(np.int64), info.width, info.height)
 
 
 def find_problems(clip_ids: Iterable[str], problem: Callable[[str], str], workers: int) -> dict[str, str]:

@@ -4,22 +4,17 @@ import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
-
 from dsr import project
-from dsr.clips.video import VideoError, probe, read_frames
+from dsr.clips.cutting import write_part
+from dsr.clips.video import VideoError, probe
 from dsr.console import track
 from dsr.cues.schema import PIXELWISE, CuesError, cue_path, read_cues
 from dsr.examples.clips import ClipStore
-from dsr.files import whole_file
 from dsr.mcq import Question, read_questions, read_row
 
 VIDEOS = "videos"
-_FRAMES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +72,7 @@ def _place_video(root: Path, file: Path | None, clip_id: str, shown_frames: int 
     if (first, last) == (0, info.num_frames - 1) and file.suffix == ".mp4":
         _link(file, target)
     else:
-        write_part(file, target, first, last, info.fps)
+        write_part(file, target, first, last)
     return str(target.relative_to(folder))
 
 
@@ -87,23 +82,3 @@ def _link(file: Path, target: Path) -> None:
         os.link(file.resolve(), target)
     except OSError:
         shutil.copyfile(file, target)
-
-
-def write_part(file: Path, target: Path, first: int, last: int, fps: float) -> None:
-    """Write frames `first` to `last` of a video as H.264, so that what comes after them is nowhere in the file.
-
-    Raises:
-        VideoError: it cannot be decoded.
-    """
-    rate = Fraction(fps or 1).limit_denominator(1001)
-    with whole_file(target) as partial, av.open(str(partial), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
-        for start in range(first, last + 1, _FRAMES_AT_ONCE):
-            frames = read_frames(file, np.arange(start, min(start + _FRAMES_AT_ONCE, last + 1)))
-            # H.264 takes even sizes alone.
-            frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
-            stream.height, stream.width = frames.shape[1:3]
-            for frame in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())

@@ -66,7 +66,7 @@ class Decoded:
     indices: np.ndarray
     """[T] int64, in the decoded video."""
     timestamps: np.ndarray
-    """[T] float64, seconds."""
+    """[T] float64, seconds since the clip's first frame."""
 
 
 class DecodingBackend(Backend):
@@ -104,3 +104,15 @@ def cue_frames(timestamps: np.ndarray, clip: Clip, count: int) -> np.ndarray:
     if available < count:
         raise ClipFailure(f"{available} frames between {clip.start:g} s and {clip.end:g} s, {count} needed")
     return uniform_frames(available, count, first)
+
+
+def clip_times(timestamps: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """[T] float64, seconds since the clip's first frame, of its cue frames.
+
+    A part of a longer video has the times, and so the questions, that it has as a file of its own.
+
+    Args:
+        timestamps: [F] float64, seconds of the video's frames.
+        frames: [T] int64, as `cue_frames` gives them; the first is the clip's first.
+    """
+    return timestamps[frames] - timestamps[frames[0]]

@@ -12,7 +12,7 @@ import numpy as np
 from dsr.clips.video import probe
 from dsr.cues import backends
 from dsr.cues.annotations import DEPTH_SUFFIX, AnnotatedTrack, Annotation, AnnotationError, read_annotation, read_depth
-from dsr.cues.backends import ClipFailure, cue_frames
+from dsr.cues.backends import ClipFailure, clip_times, cue_frames
 from dsr.cues.clips import Clip
 from dsr.cues.point_maps import back_project, pixel_rays, sampled_pixels
 from dsr.cues.sampling import Sampling
@@ -53,7 +53,8 @@ class Backend(backends.Backend):
         point_map = _point_map(annotation, times, self.point_map_size, (clip.height, clip.width))
         tracks = [_observe(track, times, poses, (clip.width, clip.height)) for track in annotation.tracks]
         kept = [k for k, seen in enumerate(tracks) if seen.visible.any()]
-        return _assemble(annotation, frames, times, poses, point_map, [tracks[k] for k in kept], kept)
+        seen = [tracks[k] for k in kept]
+        return _assemble(annotation, frames, clip_times(video_times, frames), poses, point_map, seen, kept)
 
 
 def annotation_path(clip: Clip) -> Path:

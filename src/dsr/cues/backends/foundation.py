@@ -24,7 +24,7 @@ import numpy as np
 from dsr import console, project
 from dsr.clips.video import probe, read_frames
 from dsr.console import StageError
-from dsr.cues.backends import ClipFailure, Decoded, DecodingBackend, cue_frames
+from dsr.cues.backends import ClipFailure, Decoded, DecodingBackend, clip_times, cue_frames
 from dsr.cues.clips import Clip
 from dsr.cues.point_maps import focal_lengths, sampled_pixels
 from dsr.cues.schema import ClipCues, pack_masks
@@ -126,7 +126,7 @@ class Backend(DecodingBackend):
         with ended_after(self.options.timeout):
             timestamps = probe(clip.video).timestamps
             indices = cue_frames(timestamps, clip, self.params.num_frames)
-            return Decoded(read_frames(clip.video, indices), indices, timestamps[indices])
+            return Decoded(read_frames(clip.video, indices), indices, clip_times(timestamps, indices))
 
     def extract_decoded(self, clip: Clip, decoded: Decoded) -> ClipCues:
         models = self.models or load_models(self.options, self.weights)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from dsr.cues import backends
-from dsr.cues.backends import ClipFailure, cue_frames
+from dsr.cues.backends import ClipFailure, clip_times, cue_frames
 from dsr.cues.clips import Clip
 from dsr.cues.point_maps import back_project, cast_rays, pixel_rays, sampled_pixels
 from dsr.cues.schema import ClipCues, encode_masks, nan_where_unknown, no_masks
@@ -140,7 +140,7 @@ def cues_from_truth(
     axes = body_poses[..., :3, :3] @ rotations_from_vectors(errors.agent_turn[kept])
     masks = _masks(truth, frames, kept, visible)
     return ClipCues(
-        timestamps=truth.timestamps[frames],
+        timestamps=clip_times(truth.timestamps, frames),
         frame_index=frames,
         camera_poses=_perturbed_poses(camera_poses, errors, scene_depth),
         intrinsics=np.repeat(truth.intrinsics[None], len(frames), axis=0),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dsr.console import StageError
 from dsr.evaluation.benchmarks import dsi_bench, dsr_bench, sti_bench, video_mme, vlm4d
-from dsr.evaluation.benchmarks.rows import Benchmark, read_table
+from dsr.evaluation.benchmarks.rows import Benchmark, FindClips, read_table
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -26,16 +26,18 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def read_benchmark(name: str, folder: Path, variant: str = "") -> pd.DataFrame:
+def read_benchmark(name: str, folder: Path, variant: str = "", find_clips: FindClips | None = None) -> pd.DataFrame:
     """The questions of a benchmark.
 
     Args:
         folder: where it was downloaded to, or its file of questions.
         variant: one of the benchmark's, "" for all.
+        find_clips: where clips of Koala-36M are that the folder does not hold; None: nowhere.
 
     Returns:
         One row a question, in the files' order: qa_id, videoID, question, options ("A. …"), answer, type,
-        source_video, quartet_id, category, file (of the video), problem ("" for a usable row).
+        source_video, quartet_id, category, file (of the video), start and end (of the clip in it), problem ("" for a
+        usable row).
 
     Raises:
         StageError: no such benchmark or variant, no file of questions, or one that cannot be read.

@@ -1,5 +1,6 @@
 """Rows of benchmarks, for all readers: files of records, options in their many spellings, videos and their ids."""
 
+import ast
 import hashlib
 import json
 import math
@@ -16,14 +17,20 @@ from dsr.mcq import ALPHABET, lettered
 
 COLUMNS = (
     *("qa_id", "videoID", "question", "options", "answer", "type"),
-    *("source_video", "quartet_id", "category", "file", "problem"),
+    *("source_video", "quartet_id", "category", "file", "start", "end", "problem"),
 )
+"""`start`, `end`: seconds of the file that are the clip; NaN for all of it."""
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _HASH = re.compile("[0-9a-f]{12}")
+_LONGEST_LIST = 100_000
+"""Characters of options in one text."""
 _LONGEST = 150
 """Characters of an id, beside a hash."""
+
+
+_WHOLE = {"start": math.nan, "end": math.nan}
 
 
 class RowError(ValueError):
@@ -49,6 +56,8 @@ class Entry:
     """"" for the video itself."""
     group: str = ""
     """Questions that are right or wrong together (a quartet), or ""."""
+    koala: str = ""
+    """videoID of a clip of Koala-36M, if the video is one."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,11 @@ class Benchmark:
     """Address where it can be had."""
 
 
-def read_table(benchmark: Benchmark, folder: Path, variant: str) -> pd.DataFrame:
+FindClips = Callable[[list[str]], Mapping[str, tuple[Path, float, float] | str]]
+"""Clips of Koala-36M by their videoIDs: file, start and end in seconds (NaN for all of it), or why there is none."""
+
+
+def read_table(benchmark: Benchmark, folder: Path, variant: str, find_clips: FindClips | None = None) -> pd.DataFrame:
     """See `dsr.evaluation.benchmarks.read_benchmark`."""
     if variant and variant not in benchmark.files:
         raise StageError(f"{benchmark.name} has no variant {variant!r}; known: {', '.join(benchmark.files)}")
@@ -79,7 +92,9 @@ def read_table(benchmark: Benchmark, folder: Path, variant: str) -> pd.DataFrame
         for name, path in found.items()
         for place, record in enumerate(read_records(path))
     ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if find_clips:
+        _find_elsewhere(rows, find_clips)
+    table = pd.DataFrame(rows, columns=[*COLUMNS])
     _tell_cases_apart(table)
     repeated = table["qa_id"].duplicated()
     # A repeated id is made unique, or one of the two would vanish from the counts.
@@ -126,15 +141,19 @@ def text_of(record: Mapping[str, Any], *names: str) -> str:
 
 
 def options_of(value: Any) -> dict[str, str]:
-    """Options by letter, whether given as a mapping, a list, JSON, or one text "A: …; B: …".
+    """Options by letter, whether given as a mapping, a list, JSON, a list as Python writes it, or one text
+    "A: …; B: …".
 
     Raises:
         RowError: none of these, fewer than two, or letters that are not A, B, C, … without a gap.
     """
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
+        read = _as_json(value)
+        if read is None:
+            read = _as_python(value)
+        if read is not None:
+            value = read
+        else:
             marks = list(re.finditer(r"(?:^|[;\n])\s*([A-Z])\s*[:.)]\s*", value))
             ends = [*(mark.start() for mark in marks[1:]), len(value)]
             value = {mark[1]: value[mark.end() : end] for mark, end in zip(marks, ends, strict=False)}
@@ -150,6 +169,22 @@ def options_of(value: Any) -> dict[str, str]:
     if len(options) < 2 or "".join(sorted(options)) != ALPHABET[: len(options)]:
         raise RowError(f"options are not two or more, from A on: {', '.join(sorted(options)) or 'none'}")
     return dict(sorted(options.items()))
+
+
+def _as_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _as_python(text: str) -> list[str] | None:
+    """A list of texts as Python writes it, or None."""
+    try:
+        value = ast.literal_eval(text.strip()) if text.strip().startswith("[") and len(text) < _LONGEST_LIST else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, list) and all(isinstance(option, str) for option in value) else None
 
 
 def letter_of(answer: Any, options: Mapping[str, str]) -> str:
@@ -193,7 +228,14 @@ def _value(value: Any) -> str:
 
 def _row(benchmark: Benchmark, root: Path, record: Any, place: int, variant: str) -> dict[str, Any]:
     name = f"{benchmark.name}-{variant}-{place:06d}" if variant else f"{benchmark.name}-{place:06d}"
-    blank = {**dict.fromkeys(COLUMNS, ""), "qa_id": name, "videoID": name, "source_video": name, "options": []}
+    blank = {
+        **dict.fromkeys(COLUMNS, ""),
+        **_WHOLE,
+        "qa_id": name,
+        "videoID": name,
+        "source_video": name,
+        "options": [],
+    }
     if not isinstance(record, dict):
         return blank | {"problem": f"row {place} is no mapping"}
     try:
@@ -211,12 +253,26 @@ def _row(benchmark: Benchmark, root: Path, record: Any, place: int, variant: str
         "options": list(lettered(entry.options)),
         "answer": entry.answer,
         "type": entry.type,
+        **_WHOLE,
         "source_video": entry.source_video or clip,
         "quartet_id": entry.group,
         "category": entry.category,
         "file": file,
         "problem": problem,
+        "koala": "" if file else entry.koala,
     }
+
+
+def _find_elsewhere(rows: list[dict[str, Any]], find_clips: FindClips) -> None:
+    """Name the files of clips of Koala-36M that are not in the benchmark's folder."""
+    wanted = sorted({row["koala"] for row in rows if row.get("koala")})
+    found = find_clips(wanted) if wanted else {}
+    for row in rows:
+        clip = found.get(row.get("koala", ""))
+        if isinstance(clip, str):
+            row["problem"] += f"; {clip}"
+        elif clip is not None:
+            row.update(file=str(clip[0]), start=clip[1], end=clip[2], problem="")
 
 
 def clip_name(path: str) -> str:
