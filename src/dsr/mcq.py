@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dsr.console import StageError
+from dsr.files import sha256_json
 
 TYPES = (
     *("rel_dis", "rel_dir", "rel_ori", "abs_dis", "abs_dir", "abs_ori"),
@@ -127,6 +128,11 @@ def _made_from(row: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     boxes = tuple(tuple(map(int, box)) for box in row["boxes"])
     return {"form": row["form"], "wording": int(row["wording"]), "labels": tuple(row["labels"]), "boxes": boxes}
+
+
+def question_hash(question: Question) -> str:
+    """Identity of a question, whatever its id: a hash of clip, text, options and answer."""
+    return sha256_json([question.clip_id, question.question, question.options, question.answer])[:16]
 
 
 def row_problem(row: Mapping[str, Any], published: bool = False) -> str:

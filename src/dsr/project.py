@@ -29,6 +29,8 @@ QA = Path("data/qa")
 POOL = QA / "pool.parquet"
 TRAIN = QA / "train.parquet"
 BENCH = QA / "bench.parquet"
+VERDICTS = QA / "review.csv"
+"""Verdicts of people on questions; git's, since people write it."""
 
 WEIGHTS = Path("models/weights")
 """Published checkpoints; neither git nor DVC keeps them."""
@@ -46,6 +48,7 @@ METRICS = Path("metrics")
 CLIPS_METRICS = METRICS / "clips.json"
 QA_METRICS = METRICS / "qa.json"
 AUDIT_METRICS = METRICS / "audit.json"
+REVIEW_METRICS = METRICS / "review.json"
 TRAIN_METRICS = METRICS / "train"
 EVAL_METRICS = METRICS / "eval.json"
 BENCHMARK_METRICS = METRICS / "benchmarks"

@@ -1,6 +1,7 @@
 """Train and bench out of whole blocks."""
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 from dsr.console import StageError
 from dsr.files import write_parquet
-from dsr.mcq import PUBLISHED_COLUMNS, read_questions
+from dsr.mcq import PUBLISHED_COLUMNS, read_questions, read_row
 from dsr.params import Params, Split
 from dsr.questions.split import choose_blocks, run, split
+from dsr.questions.verdicts import HEADER, append_verdict
+from tests.questions.reviewing import a_question, a_verdict
 
 OPTIONS = ["A. grows", "B. shrinks", "C. grows, then shrinks", "D. constant"]
 
@@ -100,6 +103,47 @@ def test_same_pool_and_seed_give_the_same_bytes(tmp_path: Path) -> None:
     for side in ("train", "bench"):
         first, second = ((tmp_path / root / f"data/qa/{side}.parquet").read_bytes() for root in "ab")
         assert first == second
+
+
+def test_verdicts_take_quartets_away_and_move_no_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = pool_of({block: {"rel_dis": 3} for block in range(6)})
+    write_pool(tmp_path, pool)
+    run(Params(), tmp_path)
+    bench = read_questions(tmp_path / "data/qa/bench.parquet")
+    first, second = (read_row(row) for row in bench.iloc[[0, 4]].to_dict("records"))
+    path = tmp_path / "data/qa/review.csv"
+    append_verdict(path, a_verdict(first, "reject"))
+    append_verdict(path, a_verdict(second, "edit", edited_question="How does its distance change?"))
+    append_verdict(path, a_verdict(a_question("gone")))
+    capsys.readouterr()
+    run(Params(), tmp_path)
+    after = read_questions(tmp_path / "data/qa/bench.parquet")
+    expected = bench[bench["quartet_id"] != bench["quartet_id"][0]].reset_index(drop=True)
+    expected.loc[expected["qa_id"] == second.qa_id, "question"] = "How does its distance change?"
+    pd.testing.assert_frame_equal(after, expected)
+    assert (after.groupby("quartet_id")["answer"].agg("".join) == "ABCD").all()
+    figures = json.loads((tmp_path / "metrics/review.json").read_text())
+    assert (figures["rejected"], figures["removed"], figures["edited"], figures["stale"]) == (1, 4, 1, 1)
+    assert "1 verdicts of data/qa/review.csv are stale" in " ".join(capsys.readouterr().err.split())
+
+
+def test_verdicts_of_a_file_with_its_header_alone_change_no_byte(tmp_path: Path) -> None:
+    for root, header in ((tmp_path / "a", ""), (tmp_path / "b", HEADER)):
+        write_pool(root, pool_of({block: {"rel_dis": 2} for block in range(6)}))
+        if header:
+            (root / "data/qa/review.csv").write_text(header)
+        run(Params(), root)
+    for name in ("data/qa/train.parquet", "data/qa/bench.parquet", "metrics/review.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_verdicts_that_leave_no_benchmark_stop_the_stage(tmp_path: Path) -> None:
+    write_pool(tmp_path, pool_of({block: {"rel_dis": 1} for block in range(2)}))
+    for row in read_questions(tmp_path / "data/qa/pool.parquet").to_dict("records"):
+        append_verdict(tmp_path / "data/qa/review.csv", a_verdict(read_row(row), "reject"))
+    with pytest.raises(StageError, match="rejects every question of train"):
+        run(Params(), tmp_path)
+    assert not (tmp_path / "data/qa/bench.parquet").exists()
 
 
 def test_a_type_that_only_one_side_has_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

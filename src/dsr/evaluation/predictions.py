@@ -18,7 +18,7 @@ from dsr.evaluation.answer_parsing import Parser, parse_answer
 from dsr.evaluation.controls import CONTROLS, REWRITTEN, SCORE
 from dsr.evaluation.prediction_cache import PredictionCache, Reply
 from dsr.files import sha256_json
-from dsr.mcq import ALPHABET, LETTERS, Question, about, read_row, row_problem
+from dsr.mcq import ALPHABET, LETTERS, Question, about, question_hash, read_row, row_problem
 from dsr.questions.language.transforms import ClipFacts, UndefinedError
 
 FIXED_COLUMNS = (
@@ -112,11 +112,6 @@ def predict(
     for row, reply in replies.items():
         reasons[row] = reply.problem
     return _table(questions, asked, put, replies, reasons, left_out, control, parser)
-
-
-def question_hash(question: Question) -> str:
-    """Identity of a question, whatever its id: a hash of clip, text, options and answer."""
-    return sha256_json([question.clip_id, question.question, question.options, question.answer])[:16]
 
 
 def _ask(put: Mapping[int, Question], scorer: Scorer, control: str, cache: PredictionCache) -> dict[int, Reply]:

@@ -1,9 +1,12 @@
 """Training set and benchmark out of whole blocks: no source video and no quartet is on both sides.
 
-Reads data/qa/pool.parquet, writes data/qa/train.parquet and data/qa/bench.parquet.
+Reads data/qa/pool.parquet and the verdicts of people in data/qa/review.csv, where there are any; writes
+data/qa/train.parquet, data/qa/bench.parquet and metrics/review.json. Blocks are chosen by the whole pool, before any
+verdict is applied: a rejection takes a quartet away and moves no clip from one side to the other.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,24 +14,33 @@ from rich.table import Table
 
 from dsr import console, project
 from dsr.console import StageError
-from dsr.files import write_parquet
+from dsr.files import write_metrics, write_parquet
 from dsr.mcq import TYPES, published_first, read_questions
 from dsr.params import Params
+from dsr.questions.agreement import review_figures
 from dsr.questions.quartets.blocks import MAX_BLOCKS
+from dsr.questions.verdicts import apply_outcomes, outcomes, read_verdicts
 
 
 def run(params: Params, root: Path, workers: int = 0) -> None:
     """The `split` stage; one process.
 
     Raises:
-        StageError: no questions, all of them in one block, a bad row, or a pool whose blocks part a source
-            video or a quartet.
+        StageError: no questions, all of them in one block, a bad row of a question or a verdict, a pool whose blocks
+            part a source video or a quartet, or verdicts that leave nothing.
     """
     pool = read_questions(root / project.POOL)
-    train, bench = split(pool, params.split.bench_fraction, params.split.seed)
+    verdicts = read_verdicts(root / project.VERDICTS)
+    found = outcomes(pool, verdicts)
+    sides = split(pool, params.split.bench_fraction, params.split.seed)
+    train, bench = (apply_outcomes(side, found) for side in sides)
+    if train.empty or bench.empty:
+        raise StageError(f"{project.VERDICTS} rejects every question of {'train' if train.empty else 'bench'}")
+    figures = review_figures(pool, train, bench, verdicts, params.split.seed)
     write_parquet(root / project.TRAIN, train)
     write_parquet(root / project.BENCH, bench)
-    _report(train, bench, params.split.bench_fraction)
+    write_metrics(root / project.REVIEW_METRICS, figures, {})
+    _report(train, bench, params.split.bench_fraction, figures)
 
 
 def split(pool: pd.DataFrame, bench_fraction: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -101,7 +113,7 @@ def choose_blocks(counts: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return (subset >> np.arange(len(counts)) & 1).astype(bool)
 
 
-def _report(train: pd.DataFrame, bench: pd.DataFrame, asked: float) -> None:
+def _report(train: pd.DataFrame, bench: pd.DataFrame, asked: float, review: dict[str, Any]) -> None:
     sides = {"train": train, "bench": bench}
     table = Table(title="split", title_justify="left")
     for heading in ("", *sides, "share of bench"):
@@ -123,3 +135,12 @@ def _report(train: pd.DataFrame, bench: pd.DataFrame, asked: float) -> None:
         add(name, [side[column].nunique() for side in sides.values()])
     add("blocks", [side["block"].nunique() for side in sides.values()])
     console.console.print(table)
+    if not review["questions_reviewed"] and not review["stale"]:
+        return
+    said = ("questions_reviewed", "bench_reviewed", "edited", "rejected", "removed", "removed_quartets")
+    console.summary("review", {name.replace("_", " "): review[name] for name in said})
+    if review["stale"]:
+        console.warn(
+            f"{review['stale']:,} verdicts of {project.VERDICTS} are stale, without effect: their questions have "
+            "another text or answer now, or are gone; `dsr review` shows which"
+        )
