@@ -209,6 +209,28 @@ def show(
     import_module("dsr.explain.show").run(load(root / project.PARAMS), root, clip, png, rerun, open_viewer)
 
 
+QuestionIds = Annotated[list[str] | None, typer.Argument(help="Questions' ids; all of the benchmark without.")]
+
+
+@app.command(rich_help_panel=TOOLS)
+def review(
+    qa_ids: QuestionIds = None,
+    pool: Annotated[bool, typer.Option("--pool/--bench", help="All questions, or the benchmark's.")] = False,
+    sample: Annotated[int, typer.Option(min=0, help="How many to draw, the most doubtful first; 0: all.")] = 0,
+    by: Annotated[Literal["type", "all"], typer.Option(help="With --sample: types in turn, or all together.")] = "type",
+    reviewer: Annotated[str, typer.Option(help="Name in the file of verdicts. Default: git's user.name.")] = "",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of 127.0.0.1.")] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    root: Root = Path(),
+    workers: Workers = 0,
+) -> None:
+    """Review questions by eye: answer, then accept, reject or edit -> data/qa/review.csv, which `split` applies."""
+    table = project.POOL if pool else project.BENCH
+    tool = import_module("dsr.review.review")
+    params = load(root / project.PARAMS)
+    tool.run(params, root, table, qa_ids or (), sample, by, reviewer, port, open_browser, workers)
+
+
 @app.command(rich_help_panel=TOOLS)
 def report(
     gallery: Annotated[int, typer.Option(min=0, help="Questions shown of those right, and of those wrong.")] = 8,

@@ -31,7 +31,7 @@ from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.scene import Scene, build_scene
 from dsr.questions.engine.signals import Members, QuestionBatch, family_moments
 from dsr.questions.language.families import FORM_INDEX, FORMS, Family
-from dsr.questions.language.templates import Form
+from dsr.questions.language.templates import ROLES, Form
 
 VERSIONS = ("as they are", "ensemble", "fresh noise", "other noise", "exact truth")
 """Kinds of versions of the cues; `Explanation.origin` has indices into these."""
@@ -162,6 +162,37 @@ def explain_question(
     return Explanation(row, quartet, form, derivation, answer, scene, origin, roles, batch.frames[0], confirms)
 
 
+def closest_margins(rows: Sequence[dict[str, Any]], cues: ClipCues, qa: QA) -> list[float]:
+    """Smallest margin of each question's conditions over the ensemble, as `Explanation.by_closeness` begins with.
+
+    Args:
+        rows: of the pool, all about the clip of `cues`.
+
+    Returns:
+        Shares of the limits; -inf for a question that does not follow from these cues any more.
+    """
+    try:
+        scene = _ensemble(cues, qa)
+    except StageError:
+        return [-np.inf] * len(rows)
+    return [_closest_margin(scene, row, qa) for row in rows]
+
+
+def _closest_margin(scene: Scene, row: dict[str, Any], qa: QA) -> float:
+    index = FORM_INDEX.get(row.get("form", ""))
+    if index is None:
+        return -np.inf
+    try:
+        batch = question_batch([row], FORMS[index], scene)
+    except ValueError:
+        return -np.inf
+    derivation, answer = _derive(scene, FORMS[index], batch, dict.fromkeys(ROLES, ""), qa)
+    if answer != option_text(row):
+        return -np.inf
+    margins = [condition.margins[: 1 if condition.alone else None] for condition in derivation.conditions]
+    return min(float(np.where(np.isnan(own), -np.inf, own).min()) for own in margins)
+
+
 def explanation_text(found: Explanation) -> str:
     """An explanation for the terminal; equal explanations are equal texts."""
     row, derivation = found.row, found.derivation
@@ -209,17 +240,24 @@ def _margin(condition: Condition, member: int) -> str:
 
 def _versions(cues: ClipCues, exact: ClipCues | None, qa: QA) -> tuple[Scene, np.ndarray]:
     """A scene whose members are all versions of the cues, and [S] int, an index into VERSIONS."""
+    made = _ensemble(cues, qa)
     name = zlib.crc32(str(cues.meta["clip_id"]).encode())
-    # Seeded by the clip; the audit's versions are the audit's own, with its seed.
-    made = build_scene(cues, qa.ensemble, np.random.default_rng([qa.seed, name]))
-    if made is None:
-        raise StageError(f"no track of clip {cues.meta['clip_id']} is seen in front of the camera")
+    # The audit's versions are the audit's own, with its seed.
     audited, checks = all_versions(cues, exact, qa, np.random.default_rng([qa.audit.seed, name, 2]))
     other = checks > CHECKS.index("same")
     origin = np.concatenate([[0], np.full(made.positions.shape[-1] - 1, 1), checks[other] + 1])
     positions = np.concatenate([made.positions, audited.positions[..., other]], axis=-1)
     axes = np.concatenate([made.axes, audited.axes[..., other]], axis=-1)
     return replace(made, positions=positions, axes=axes), origin
+
+
+def _ensemble(cues: ClipCues, qa: QA) -> Scene:
+    """A scene of the cues as they are and of an ensemble drawn for this clip, seeded by it."""
+    name = zlib.crc32(str(cues.meta["clip_id"]).encode())
+    made = build_scene(cues, qa.ensemble, np.random.default_rng([qa.seed, name]))
+    if made is None:
+        raise StageError(f"no track of clip {cues.meta['clip_id']} is seen in front of the camera")
+    return made
 
 
 def _names(scene: Scene, roles: dict[str, int]) -> dict[str, str]:

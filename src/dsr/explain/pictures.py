@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsr.console import StageError
-from dsr.files import whole_file
+from dsr.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +22,19 @@ def write_png(path: Path, draw: Callable[[], "Figure"]) -> None:
     Raises:
         StageError: matplotlib is not installed.
     """
-    with _settings(), whole_file(path) as partial:
-        draw().savefig(partial, format="png", dpi=_PNG_DPI, metadata={"Software": None})
+    write_bytes(path, png_bytes(draw))
+
+
+def png_bytes(draw: Callable[[], "Figure"]) -> bytes:
+    """A figure as PNG; equal figures are equal bytes with the same matplotlib.
+
+    Raises:
+        StageError: matplotlib is not installed.
+    """
+    content = io.BytesIO()
+    with _settings():
+        draw().savefig(content, format="png", dpi=_PNG_DPI, metadata={"Software": None})
+    return content.getvalue()
 
 
 def jpeg_data_url(draw: Callable[[], "Figure"]) -> str:

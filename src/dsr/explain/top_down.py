@@ -40,6 +40,18 @@ def ground_plane(scene: Scene) -> Plane:
     return Plane(np.cross(ahead, up), ahead)
 
 
+def places_from_above(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Places and forward directions of a clip's entities on the ground, in median depths, on the cues as they are.
+
+    Returns:
+        [E, T, 2] right and ahead of where the camera first was and looked; [E, T, 2] the same of unit vectors forward.
+        NaN where unknown.
+    """
+    plane = ground_plane(scene)
+    positions, axes = scene.positions[..., 0].astype(float), scene.axes[..., 0, 0].astype(float)
+    return plane.project(positions), plane.project(axes)
+
+
 @dataclass(frozen=True)
 class Path:
     """An entity whose path is shown, in its colour."""
