@@ -44,10 +44,20 @@ def catalog(root: Root = Path(), workers: Workers = 0) -> None:
     run_stage("dsr.clips.catalog", root, workers)
 
 
+CompareCuration = Annotated[bool, typer.Option("--compare", help="Rules against the model of curation.llm instead.")]
+
+
 @app.command(rich_help_panel=STAGES)
-def curate(root: Root = Path(), workers: Workers = 0) -> None:
-    """Find agents, objects, motion and category in the captions -> data/clips/curated.parquet."""
-    run_stage("dsr.curation.curate", root, workers)
+def curate(root: Root = Path(), workers: Workers = 0, compare: CompareCuration = False) -> None:
+    """Find agents, objects, motion and category in the captions -> data/clips/curated.parquet.
+
+    With --compare, how often rules, language model and measured motion agree -> metrics/curation.json, and the clips
+    on which they differ.
+    """
+    if compare:
+        import_module("dsr.audit.curation").run(load(root / project.PARAMS), root, workers)
+    else:
+        run_stage("dsr.curation.curate", root, workers)
 
 
 @app.command(rich_help_panel=STAGES)

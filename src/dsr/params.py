@@ -133,13 +133,106 @@ class Clips:
 
 
 @dataclass(frozen=True, config=CONFIG)
+class ChatServer:
+    """An OpenAI-compatible server (language_models/server.py).
+
+    Descriptions are part of the types, as pydantic hands down no docstrings of fields.
+    """
+
+    url: Annotated[str, Field(description="Base address; `/chat/completions` is added.")] = "http://localhost:8000/v1"
+    model: Annotated[str, Field(description="Name of the model, as the server knows it.")] = ""
+    api_key_env: Annotated[
+        str, Field(description="Environment variable that holds the key; unset for a server that takes none.")
+    ] = "OPENAI_API_KEY"
+    max_tokens: Annotated[Count, Field(description="Longest answer.")] = 256
+    timeout: Annotated[
+        Above0, Field(description="Seconds for one request, from its first byte to the last of the answer.")
+    ] = 120.0
+    retries: Annotated[
+        CountOr0,
+        Field(
+            description="Further attempts where the server is busy, broken or out of reach, each after a longer pause."
+        ),
+    ] = 4
+    pause: Annotated[
+        AtLeast0,
+        Field(
+            description="Seconds before the first further attempt; doubled each time, longer where the server says so."
+        ),
+    ] = 1.0
+    concurrency: Annotated[Annotated[int, Field(ge=1, le=1024)], Field(description="Requests under way at once.")] = 4
+
+    def __post_init__(self) -> None:
+        require(self.url.startswith(("http://", "https://")), "url", "an http or https address")
+        # A key in an address would stand in files and errors; what follows "?" would be cut in two.
+        require(not set(self.url) & set("@?#"), "url", "an address without a name, a password or a query")
+
+
+@dataclass(frozen=True, config=CONFIG)
+class LanguageModel(ChatServer):
+    """The language model of `curation.backend: llm` (curation/language_model.py)."""
+
+    max_tokens: Count = 4096
+    """Longest answer, with the reasoning before it."""
+    max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Name under which the server takes it."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
+    """Temperature of the answers; null for a model that takes none."""
+    json_schema: bool = True
+    """Send the answer's JSON schema as `response_format`; one more request without it, where the server refuses that.
+    The answer is checked either way."""
+    re_asks: Annotated[int, Field(ge=0, le=10)] = 2
+    """Further questions about an answer that cannot be used; each quotes what is wrong with it."""
+    num_frames: Annotated[int, Field(ge=0, le=64)] = 0
+    """Frames of a clip that are sent as images, spread evenly over it; 0 for a model that takes none."""
+    max_pixels: Pixels = 230_400
+    """Most pixels of a frame; larger ones are made smaller."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """Quality of the images."""
+    min_moving: CountOr0 = 1
+    """Fewest things that change their place, for a clip to be kept (published: 3)."""
+    keep_from_vehicle: bool = False
+    """Keep clips that are filmed from inside a vehicle."""
+    visible_share: tuple[Share, Share] = (0.01, 0.5)
+    """Least and largest share of the picture that agents and objects take, for a clip to be kept; known only where
+    frames are sent."""
+    max_requests: Annotated[int, Field(ge=1)] | None = None
+    """Most requests of one run of the stage, failed ones included. null: no limit."""
+    max_total_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens of one run, of questions and answers together; what is under way when they are used up is still
+    paid for. null: no limit."""
+    max_cost: Above0 | None = None
+    """Most money of one run, in the currency of the prices, likewise. null: no limit."""
+    price_in: AtLeast0 = 0.0
+    """Price of a million tokens of questions."""
+    price_out: AtLeast0 = 0.0
+    """Price of a million tokens of answers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.visible_share[0] <= self.visible_share[1], "visible_share", "[least, largest]")
+        require(
+            self.max_cost is None or self.price_in + self.price_out > 0,
+            "max_cost",
+            "null without price_in or price_out",
+        )
+
+
+@dataclass(frozen=True, config=CONFIG)
 class Curation:
     """Agents, objects, dynamic or static, category (curation/)."""
 
-    backend: Literal["rules"] = "rules"
-    """`rules` reads the caption with a WordNet lexicon, offline."""
+    backend: Literal["rules", "llm"] = "rules"
+    """`rules` reads the caption with a WordNet lexicon, offline; `llm` asks the language model of `curation.llm`."""
     max_nouns: Count = 12
     """Most agents and objects kept for a clip, in the order in which the caption names them."""
+    min_motion: AtLeast0 = 0.0
+    """Least way of what moves most in a clip, as its cues measure it, in median depths (questions/motion.py); no
+    questions are asked about a clip with less. 0: no limit."""
+    llm: LanguageModel = LanguageModel()
+
+    def __post_init__(self) -> None:
+        require(self.backend != "llm" or bool(self.llm.model), "llm.model", "a name for backend llm")
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -456,34 +549,15 @@ class Train:
 
 
 @dataclass(frozen=True, config=CONFIG)
-class Endpoint:
+class Endpoint(ChatServer):
     """An OpenAI-compatible server as the model (evaluation/scorers/endpoint.py), for `evaluate.mode: endpoint`."""
 
-    url: str = "http://localhost:8000/v1"
-    """Base address; `/chat/completions` is added."""
-    model: str = ""
-    """Name of the model, as the server knows it."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; unset for a server that takes none."""
     num_frames: Annotated[int, Field(ge=1, le=1024)] = 16
     """Frames of a clip that are sent as images, spread evenly over those the question may show."""
     max_pixels: Pixels = 230_400
     """Most pixels of a frame; larger ones are made smaller."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90
     """Quality of the images."""
-    max_tokens: Count = 256
-    """Longest answer."""
-    timeout: Above0 = 120.0
-    """Seconds for one request."""
-    retries: CountOr0 = 4
-    """Further attempts where the server is busy, broken or out of reach, each after a longer pause."""
-    pause: AtLeast0 = 1.0
-    """Seconds before the first further attempt; doubled each time."""
-    concurrency: Annotated[int, Field(ge=1, le=1024)] = 4
-    """Requests under way at once."""
-
-    def __post_init__(self) -> None:
-        require(self.url.startswith(("http://", "https://")), "url", "an http or https address")
 
 
 @dataclass(frozen=True, config=CONFIG)

@@ -22,6 +22,8 @@ KOALA = RAW / "koala"
 """CSV files of Koala-36M, and videos."""
 CATALOG = Path("data/clips/catalog.parquet")
 CURATED = Path("data/clips/curated.parquet")
+LANGUAGE_MODEL_CACHE = Path("data/clips/language_model.sqlite")
+"""Answers of language models about clips; neither git nor DVC keeps them."""
 CUES = Path("data/cues")
 CUES_MANIFEST = CUES / "manifest.json"
 
@@ -46,6 +48,8 @@ PREDICTION_CACHE = PREDICTIONS / "cache.sqlite"
 METRICS = Path("metrics")
 """Figures of a stage in a JSON file, and the tables behind them in the folder of the same name."""
 CLIPS_METRICS = METRICS / "clips.json"
+CURATION_METRICS = METRICS / "curation.json"
+"""Of `dsr curate --compare`, which is no stage."""
 QA_METRICS = METRICS / "qa.json"
 AUDIT_METRICS = METRICS / "audit.json"
 REVIEW_METRICS = METRICS / "review.json"
@@ -59,10 +63,15 @@ def locate(root: Path, path: Path | str) -> Path:
     """Path of what git and DVC do not keep, such as weights: in the project folder, or, where that is a copy in which
     DVC runs an experiment, in the one that it is a copy of."""
     place = root / path
-    for folder in () if place.exists() else root.resolve().parents:
-        if folder.parts[-3:] == (".dvc", "tmp", "exps") and (original := folder.parents[2] / path).exists():
-            return original
+    if not place.exists() and (there := original(root) / path).exists():
+        return there
     return place
+
+
+def original(root: Path) -> Path:
+    """The project folder that `root` is a copy of, if DVC made it to run an experiment in; else `root`."""
+    copies = (folder for folder in root.resolve().parents if folder.parts[-3:] == (".dvc", "tmp", "exps"))
+    return next((folder.parents[2] for folder in copies), root)
 
 
 def read_table(root: Path, path: Path, stage: str, columns: Sequence[str] = ()) -> "pd.DataFrame":

@@ -15,7 +15,7 @@ import pytest
 from dsr.console import StageError
 from dsr.cues.schema import ClipCues, write_cues
 from dsr.mcq import TYPES
-from dsr.params import QA, Params
+from dsr.params import QA, Curation, Params
 from dsr.questions.engine.scene import build_scene
 from dsr.questions.generate import COLUMNS, run
 from dsr.questions.language.families import FAMILIES, FORMS
@@ -27,6 +27,7 @@ from dsr.questions.language.templates import (
     parse_answer,
     question_text,
 )
+from dsr.questions.motion import motion, ways
 from tests.questions.reference import answer_of
 from tests.scenes import hide, random_cues
 
@@ -314,6 +315,21 @@ def test_a_bad_clip_is_named_and_the_others_go_on(copy: Path, pool: pd.DataFrame
     after = pd.read_parquet(copy / "data/qa/pool.parquet")
     assert not set(after.videoID) & {*problems, "still", "unknown", "clip-05.a"}
     assert len(after) > 0.5 * len(pool)
+
+
+def test_clips_in_which_nothing_moves_far_enough_are_not_asked_about(few: Path) -> None:
+    found = {clip_id: motion(ways(cues_of(clip_id))) for clip_id in CLIP_IDS[:12]}
+    least = sorted(found.values())[3]
+    run(Params(qa=QA_SMALL, curation=Curation(min_motion=least)), few, workers=1)
+    after = pd.read_parquet(few / "data/qa/pool.parquet")
+    still = {clip_id for clip_id, way in found.items() if way < least}
+    assert len(still) == 3
+    assert not still & set(after.videoID)
+    problems = dict(pd.read_csv(few / "metrics/qa/clips_without_candidates.csv").to_numpy().tolist())
+    assert {clip_id for clip_id, why in problems.items() if why.startswith("too little motion: ")} == still
+    assert report_of(few)["clips"] == 12
+    with pytest.raises(StageError, match=r"nothing in 12 clips goes as far as curation\.min_motion, 99: "):
+        run(Params(qa=QA_SMALL, curation=Curation(min_motion=99.0)), few, workers=2)
 
 
 @pytest.mark.parametrize("most", [8, 60])

@@ -52,7 +52,10 @@ COLUMNS = {
 }
 """Columns of the catalogue; further columns of clips.csv follow, as text. `file`, `truth` and `annotation` are
 relative to the project folder; `duration` is the whole video's; `num_frames` counts those in [start, end]."""
-LATER_COLUMNS = ("agents", "objects", "dynamic", "category")
+LATER_COLUMNS = (
+    *("agents", "objects", "dynamic", "category"),
+    *("num_moving", "from_vehicle", "visible_share", "evidence", "refused"),
+)
 """Columns that curation adds. A column of clips.csv with such a name is kept as `given_<name>`."""
 TIME_LIMIT = 180
 """Seconds that a file may take to probe; decoders have been seen never to return from hostile files."""

@@ -1,7 +1,7 @@
 """The stage that decides, from captions, which clips move and which words are agents and objects."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +13,23 @@ from dsr.curation.curated import Curated
 from dsr.files import write_parquet
 from dsr.params import Curation, Params
 
-Backend = Callable[[Sequence[str], Curation], list[Curated]]
-"""Captions to what was found, one for one and in their order; a caption that cannot be curated comes back with a
-reason. A backend gets all captions at once, so that one which calls a model can do so in batches."""
+Backend = Callable[[pd.DataFrame, Curation, Path], list[Curated]]
+"""Clips (rows of the catalogue that are `ok`) to what was found, one for one and in their order, given the project
+folder; a clip that cannot be curated comes back with a reason. A backend gets all clips at once, so that one which asks
+a model can have many questions under way."""
 
-BACKENDS: dict[str, Backend] = {"rules": rules.curate}
+
+def _by_rules(clips: pd.DataFrame, params: Curation, root: Path) -> list[Curated]:
+    return rules.curate(clips["caption"].tolist(), params)
+
+
+def _by_language_model(clips: pd.DataFrame, params: Curation, root: Path) -> list[Curated]:
+    from dsr.curation import language_model
+
+    return language_model.curate(clips, params, root)
+
+
+BACKENDS: dict[str, Backend] = {"rules": _by_rules, "llm": _by_language_model}
 """By the name in `curation.backend`."""
 
 
@@ -27,15 +39,25 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     Raises:
         StageError: no catalogue, or no clip is kept.
     """
-    catalog = project.read_table(root, project.CATALOG, "catalog", ("clip_id", "status", "caption"))
-    table = catalog[catalog["status"] == "ok"].sort_values("clip_id", ignore_index=True)
-    found = BACKENDS[params.curation.backend](table["caption"].tolist(), params.curation)
+    table = usable_clips(root)
+    found = BACKENDS[params.curation.backend](table, params.curation, root)
     table = _with_found(table, found)
     write_parquet(root / project.CURATED, table)
     _report(table)
     if not (table["status"] == "kept").any():
         first = f"; the first: {table['clip_id'][0]}: {table['reason'][0]}" if len(table) else ""
         raise StageError(f"none of {len(table)} clips is kept{first}: see `reason` in {root / project.CURATED}")
+
+
+def usable_clips(root: Path) -> pd.DataFrame:
+    """Rows of the catalogue that are `ok`, by clip_id.
+
+    Raises:
+        StageError: no catalogue.
+    """
+    columns = ("clip_id", "status", "caption", "file", "sha256", "start", "end", "num_frames")
+    catalog = project.read_table(root, project.CATALOG, "catalog", columns)
+    return catalog[catalog["status"] == "ok"].sort_values("clip_id", ignore_index=True)
 
 
 def _with_found(table: pd.DataFrame, found: list[Curated]) -> pd.DataFrame:
@@ -46,6 +68,7 @@ def _with_found(table: pd.DataFrame, found: list[Curated]) -> pd.DataFrame:
         objects=pd.Series([clip.objects for clip in found], dtype="object"),
         dynamic=pd.Series([clip.dynamic for clip in found], dtype="bool"),
         category=pd.Series([clip.category for clip in found], dtype="str"),
+        **{name: pd.Series([clip.notes[name] for clip in found]) for name in (found[0].notes if found else ())},
     )
 
 

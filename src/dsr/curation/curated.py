@@ -1,6 +1,10 @@
 """Result of curating a clip."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+NOTHING_NAMED = "nothing named: no agent or object recognised in the caption"
 
 
 @dataclass(frozen=True)
@@ -15,3 +19,5 @@ class Curated:
     category: str = ""
     reason: str = ""
     """Reason for dropping the clip, `kind: detail`; empty for one that is kept."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of a backend: the same for all of its clips."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dsr.curation.captions import DETERMINERS, FUNCTION_WORDS, NounPhrase, Reading, read
-from dsr.curation.curated import Curated
+from dsr.curation.curated import NOTHING_NAMED, Curated
 from dsr.curation.lexicon import AGENT_LETTERS, Lexicon, english, words
 from dsr.params import Curation
 
@@ -17,7 +17,6 @@ CATEGORIES = {"P": "people", "G": "people", "A": "animals", "V": "vehicles", "R"
 """Category of a clip by the kind of most of its agents; `sports` and `objects` (no agent) come by other rules."""
 
 _NOT_MOVING = "static: the caption names no movement"
-_NO_WORDS = "nothing named: no agent or object recognised in the caption"
 _NEGATIONS = words("no not nothing nobody without never n't")
 _SHOTS = words("camera shot view frame")
 
@@ -75,7 +74,7 @@ def _curate(caption: str, max_nouns: int, lexicon: Lexicon) -> Curated:
     dynamic = _is_dynamic(reading, bool(agents), lexicon)
     category = _category(named, reading)
     reason = "" if dynamic else _NOT_MOVING
-    return Curated(agents, objects, dynamic, category, reason if agents or objects else _NO_WORDS)
+    return Curated(agents, objects, dynamic, category, reason if agents or objects else NOTHING_NAMED)
 
 
 def _is_english(tokens: list[str], lexicon: Lexicon) -> bool:

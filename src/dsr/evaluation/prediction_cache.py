@@ -2,19 +2,13 @@
 
 The key is the hash of the model (its files and the code that runs it), the prompt, the clip as it was shown, the
 control and the scoring mode; whatever changes an answer is in one of them, so nothing needs to be thrown away.
-Kept in one SQLite file, which a killed process leaves whole; DVC does not track it.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 
-from dsr.console import StageError
-
-_KEYS_AT_ONCE = 500
+from dsr.text_cache import TextCache
 
 
 @dataclass(frozen=True)
@@ -27,46 +21,16 @@ class Reply:
     """Reason why there is no answer; such a reply is not kept."""
 
 
-class PredictionCache:
-    """Replies by key, on disk, or in memory where there is no path.
-
-    Raises:
-        StageError: the file is no cache.
-    """
-
-    def __init__(self, path: Path | None = None) -> None:
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._db = sqlite3.connect(path or ":memory:", timeout=60)
-            with self._db:
-                self._db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT) WITHOUT ROWID")
-        except sqlite3.DatabaseError as error:
-            raise StageError(f"{path} is not a prediction cache ({error}): delete it") from None
-
-    def __enter__(self) -> "PredictionCache":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.close()
+class PredictionCache(TextCache):
+    """Replies by key."""
 
     def get(self, keys: Iterable[str]) -> dict[str, Reply]:
         """The replies that are there."""
-        wanted, found = list(keys), {}
-        for start in range(0, len(wanted), _KEYS_AT_ONCE):
-            part = wanted[start : start + _KEYS_AT_ONCE]
-            places = ",".join("?" * len(part))
-            rows = self._db.execute(f"SELECT key, reply FROM replies WHERE key IN ({places})", part)
-            found.update({key: _read(reply) for key, reply in rows})
-        return found
+        return {key: _read(text) for key, text in self.texts(keys).items()}
 
     def put(self, replies: Mapping[str, Reply]) -> None:
         """Keep replies, all or none of them."""
-        rows = [(key, _write(reply)) for key, reply in replies.items() if not reply.problem]
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", rows)
+        self.keep({key: _write(reply) for key, reply in replies.items() if not reply.problem})
 
 
 def _write(reply: Reply) -> str:

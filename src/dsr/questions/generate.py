@@ -33,6 +33,7 @@ from dsr.questions.engine.scene import KINDS, build_scenes
 from dsr.questions.engine.survey import ANSWERED
 from dsr.questions.language.families import FORMS
 from dsr.questions.language.templates import NUM_WORDINGS, Form, mention, question_text
+from dsr.questions.motion import motion, ways
 from dsr.questions.quartets.blocks import assign_blocks
 from dsr.questions.quartets.matching import QUARTET, match_quartets
 from dsr.questions.quartets.text_balance import TextLogit, fit
@@ -95,13 +96,15 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     clips["block"] = clips.source_video.map(blocks)
     clips = clips.sort_values(["block", "clip_id"], ignore_index=True)
     processes = num_workers(workers)
-    text_logits = learn_text_logits(root, clips.clip_id.tolist(), params.qa, processes)
-    allowed = _quartets_a_block(clips.block.value_counts().sort_index(), params.qa.max_questions)
-    tasks = [Block(int(b), members, allowed[int(b)]) for b, members in clips.groupby("block", sort=True)]
+    still = still_clips(root, clips.clip_id.tolist(), params.curation.min_motion, processes)
+    moving = clips[~clips.clip_id.isin(list(still))].reset_index(drop=True)
+    text_logits = learn_text_logits(root, moving.clip_id.tolist(), params.qa, processes)
+    allowed = _quartets_a_block(moving.block.value_counts().sort_index(), params.qa.max_questions)
+    tasks = [Block(int(b), members, allowed[int(b)]) for b, members in moving.groupby("block", sort=True)]
     results = map_all(_BlockQuestions(root, params.qa, text_logits), tasks, processes, FAILED)
     made = [result for _, result in sorted(track(results, "questions: blocks", len(tasks)), key=lambda item: item[0])]
     counts = sum((counts for _, counts, _ in made), Counter[str]())
-    problems = {clip_id: why for _, _, problems in made for clip_id, why in problems.items()}
+    problems = still | {clip_id: why for _, _, problems in made for clip_id, why in problems.items()}
     pool = pd.concat([table for table, _, _ in made], ignore_index=True)
     if pool.empty:
         nothing = "".join(f"; {n} clips: {why}" for why, n in Counter(problems.values()).most_common(_PROBLEMS_SHOWN))
@@ -126,6 +129,38 @@ def _read_clips(root: Path) -> pd.DataFrame:
             f"no clip of {root / project.CURATED} has cues under {project.CUES}/: see {project.CUES_MANIFEST}"
         )
     return clips
+
+
+def still_clips(root: Path, clip_ids: Sequence[str], least: float, processes: int) -> dict[str, str]:
+    """Clips in which nothing goes as far as `least` (`curation.min_motion`), with the reason.
+
+    Raises:
+        StageError: there is no other clip.
+    """
+    if not least:
+        return {}
+    measured = map_all(_Motion(root), clip_ids, processes, "motion could not be measured")
+    found = {clip_ids[place]: way for place, way in track(measured, "questions: motion", len(clip_ids))}
+    still = {
+        clip_id: "too little motion: nothing goes as far as curation.min_motion"
+        for clip_id in clip_ids
+        if (way := found[clip_id]) is not None and way < least
+    }
+    if len(still) == len(clip_ids):
+        farthest = max(way for way in found.values() if way is not None)
+        raise StageError(f"nothing in {len(still)} clips goes as far as curation.min_motion, {least:g}: {farthest:.3g}")
+    return still
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """Motion of a clip, None where it has no readable cues; picklable."""
+
+    root: Path
+
+    def __call__(self, clip_id: str) -> float | None:
+        cues, _ = _read_cues(self.root, [clip_id])
+        return motion(ways(cues[0][1])) if cues else None
 
 
 def _quartets_a_block(clips_in: pd.Series, max_questions: int | None) -> dict[int, int | None]:

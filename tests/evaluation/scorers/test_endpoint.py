@@ -15,16 +15,15 @@ from dsr.console import StageError
 from dsr.evaluation.evaluate import run
 from dsr.evaluation.prediction_cache import PredictionCache
 from dsr.evaluation.predictions import predict
-from dsr.evaluation.scorers.endpoint import EndpointScorer, RefusedError, chat
+from dsr.evaluation.scorers.endpoint import EndpointScorer
 from dsr.examples.clips import ClipStore
 from dsr.files import write_parquet
 from dsr.params import Endpoint, Evaluate, Params
 from tests.evaluation.rule_scorers import benchmark
-from tests.evaluation.servers import serving
+from tests.language_models.servers import serving
 from tests.videos import make_video
 
 KEY = "sk-very-secret"
-BODY = {"model": "toy", "messages": []}
 
 
 def endpoint(url: str, **changes) -> Endpoint:
@@ -88,67 +87,6 @@ def test_controls_change_what_is_sent(clips: ClipStore) -> None:
         assert not server.bodies
 
 
-def test_a_busy_server_is_asked_again() -> None:
-    moods = [(429, "slow down", {"Retry-After": "0.02"}), (503, "overloaded", {}), "C"]
-    with serving(lambda body, number: moods[number - 1]) as server:
-        assert chat(endpoint(server.url), BODY) == "C"
-        assert len(server.bodies) == 3
-
-
-@pytest.mark.parametrize("broken", ["", "no json", '{"choices": '])
-def test_a_garbled_answer_is_asked_for_again(broken: str) -> None:
-    with serving(lambda body, number: (200, broken, {}) if number == 1 else "D") as server:
-        assert chat(endpoint(server.url), BODY) == "D"
-
-
-def test_a_server_that_stays_busy_is_an_error_that_says_what_to_do() -> None:
-    with (
-        serving(lambda body, number: (503, "overloaded", {})) as server,
-        pytest.raises(StageError, match=r"no answer in 3 attempts \(HTTP 503: overloaded\).*run the command again"),
-    ):
-        chat(endpoint(server.url), BODY)
-    with pytest.raises(StageError, match="no answer in 1 attempts"):
-        chat(endpoint(server.url, retries=0), BODY)  # nobody listens any more
-
-
-def test_a_refusal_stops_at_once_and_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOY_KEY", KEY)
-    with serving(lambda body, number: (401, f"wrong key {KEY}", {})) as server:
-        with pytest.raises(StageError, match="refuses: HTTP 401: wrong key …") as caught:
-            chat(endpoint(server.url, api_key_env="TOY_KEY"), BODY)
-        assert len(server.bodies) == 1
-        assert KEY not in str(caught.value)
-        monkeypatch.delenv("TOY_KEY")
-        with pytest.raises(StageError, match="is TOY_KEY set"):
-            chat(endpoint(server.url, api_key_env="TOY_KEY"), BODY)
-        assert "Authorization" not in server.headers[1]
-
-
-def test_a_redirect_does_not_take_the_key_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with serving(lambda body, number: "A") as other:
-        with (
-            serving(lambda body, number: (302, "", {"Location": f"{other.url}/chat/completions"})) as server,
-            pytest.raises(StageError, match="HTTP 302"),
-        ):
-            chat(endpoint(server.url), BODY)
-        assert not other.bodies
-
-
-def test_an_answer_of_another_form_is_refused() -> None:
-    numbers = {"choices": [{"message": {"content": [1]}}]}
-    for other in ({"result": "A"}, {"error": {"message": "too long"}}, {"choices": []}, ["A"], numbers):
-        with serving(lambda body, number, other=other: (200, other, {})) as server:
-            with pytest.raises(RefusedError, match="choices"):
-                chat(endpoint(server.url), BODY)
-            assert len(server.bodies) == 1
-    parts = {"choices": [{"message": {"content": [{"type": "text", "text": "A"}]}}]}
-    with serving(lambda body, number: (200, parts, {})) as server:
-        assert chat(endpoint(server.url), BODY) == "A"
-    with serving(lambda body, number: (200, {"choices": [{"message": {"content": None}}]}, {})) as server:
-        assert chat(endpoint(server.url), BODY) == ""
-
-
 def test_a_run_that_lost_its_server_goes_on(clips: ClipStore, tmp_path: Path) -> None:
     table = benchmark().iloc[:8]
     table = table.assign(question=table["question"] + table["qa_id"])
@@ -185,33 +123,6 @@ def test_a_refused_question_is_missing_and_the_rest_is_scored(clips: ClipStore) 
         predict(table, EndpointScorer(endpoint(server.url), clips, table), cache=cache)
         # Only what has no answer is asked again.
         assert len(server.bodies) == before + 1
-
-
-@pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}\r\n"])
-def test_a_line_end_after_the_key_is_not_part_of_it(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    with serving(lambda body, number: f"The key is {KEY}: A") as server:
-        assert chat(endpoint(server.url), BODY) == "The key is …: A"
-        assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-
-
-def test_a_key_that_no_header_can_hold_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n{KEY}")
-    with serving(lambda body, number: "A") as server:
-        with pytest.raises(StageError, match="OPENAI_API_KEY holds a line end") as caught:
-            chat(endpoint(server.url), BODY)
-        assert not server.bodies
-    assert KEY not in str(caught.value)
-
-
-@pytest.mark.parametrize("before", [0, 280, 4085, 4090, 5000])
-def test_an_echoed_key_is_not_shown_wherever_it_stands(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for filler in ("x", " "):
-        with serving(lambda body, number, filler=filler: (400, filler * before + KEY, {})) as server:
-            with pytest.raises(RefusedError) as caught:
-                chat(endpoint(server.url), BODY)
-            assert KEY[:6] not in str(caught.value)
 
 
 def test_the_stage_with_a_server_keeps_the_key_out_of_all_files(

@@ -1,13 +1,18 @@
 """A chat server on this machine that answers by a script and remembers what it was asked."""
 
 import json
+import socket
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Reply = tuple[int, Any, dict[str, str]]
+"""Status, JSON or text, headers. A script may also give the text of an answer, or do what it likes with the request's
+handler."""
 
 
 class ChatServer(ThreadingHTTPServer):
@@ -31,6 +36,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.headers.append(dict(self.headers))
             number = len(self.server.bodies)
         answer = self.server.answer(body, number) if self.path == "/v1/chat/completions" else (404, "no such path", {})
+        if callable(answer):
+            self.close_connection = True
+            answer(self)
+            return
         if isinstance(answer, str):
             answer = 200, {"choices": [{"message": {"content": answer}}]}, {}
         status, content, headers = answer
@@ -42,8 +51,36 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(payload)
 
+    def handle(self) -> None:
+        with suppress(OSError):
+            super().handle()
+
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """Break the connection off."""
+    # Without lingering the end of a connection is a reset.
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def hang(handler: BaseHTTPRequestHandler) -> None:
+    """Say nothing until the other side has left."""
+    handler.connection.settimeout(20)
+    handler.connection.recv(1)
+
+
+def drip(handler: BaseHTTPRequestHandler) -> None:
+    """Begin an answer and go on with a byte now and then, so that no wait is a long one."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    for _ in range(400):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+        time.sleep(0.05)
 
 
 @contextmanager
