@@ -46,4 +46,4 @@ def read_benchmark(name: str, folder: Path, variant: str = "", find_clips: FindC
         near = difflib.get_close_matches(name, BENCHMARKS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(BENCHMARKS)}"
         raise StageError(f"unknown benchmark {name!r}; {hint}")
-    return read_table(BENCHMARKS[name], folder, variant)
+    return read_table(BENCHMARKS[name], folder, variant, find_clips)

@@ -174,7 +174,7 @@ def options_of(value: Any) -> dict[str, str]:
 def _as_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
