@@ -30,7 +30,7 @@ def said(agents: str, dynamic: bool, category: str = "people", num_moving: int =
 
 
 def test_agreement_is_counted_field_by_field() -> None:
-    clips = pd.DataFrame({"clip_id": list("abcde"), "caption": ["one", "two", "three", "four", "five"]})
+    clips = pd.DataFrame({"clip_id": list("abcde"), "source_video": list("vwxyz"), "caption": list("12345")})
     rules = [
         said("man", True),
         said("man dog", True),
@@ -46,13 +46,14 @@ def test_agreement_is_counted_field_by_field() -> None:
         said("", False, evidence=""),  # not answered
     ]
     measured = [(0.9, 1), (0.5, 1), (0.4, 2), None, (0.0, 0)]
-    fields, differing = compare(clips, rules, model, measured)
+    fields, differing = compare(clips, rules, model, measured, seed=1)
     table = fields.set_index(["field", "a", "b"])
     rows = table.xs(("rules", "language_model"), level=("a", "b"))
     assert rows["clips"].tolist() == [4] * 5
     assert rows["same"].to_dict() == {"kept": 3, "dynamic": 3, "category": 3, "agents": 3, "objects": 4}
     # Of four clips rules call three moving, the model two: by chance they would agree on 3/4 2/4 + 1/4 2/4 = 1/2.
     assert rows.loc["dynamic", "kappa"] == pytest.approx((3 / 4 - 1 / 2) / (1 - 1 / 2))
+    assert rows.loc["dynamic", "kappa_low"] <= 0.5 <= rows.loc["dynamic", "kappa_high"]
     assert rows.loc["agents", "overlap"] == pytest.approx(5 / 6)  # man, man, dog, cat and car, but not rat
     assert np.isnan(rows.loc["objects", "overlap"])
     by_cues = table.xs("cues", level="b")
@@ -65,9 +66,9 @@ def test_agreement_is_counted_field_by_field() -> None:
 
 
 def test_a_clip_on_which_only_the_measure_differs_is_shown() -> None:
-    clips = pd.DataFrame({"clip_id": ["a", "b"], "caption": ["", ""]})
+    clips = pd.DataFrame({"clip_id": ["a", "b"], "source_video": ["v", "w"], "caption": ["", ""]})
     voices = [said("man", True, num_moving=1)] * 2
-    _, differing = compare(clips, voices, voices, [(0.01, 0), (1.0, 1)])
+    _, differing = compare(clips, voices, voices, [(0.01, 0), (1.0, 1)], seed=1)
     assert differing["clip_id"].tolist() == ["a"]
 
 

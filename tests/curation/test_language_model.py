@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -405,3 +407,29 @@ def test_parameters_that_contradict_each_other_are_refused(changes: dict[str, An
     llm = changes.pop("llm", {})
     with pytest.raises(ValueError, match=problem):
         Curation(llm=LanguageModel(**llm), **changes)
+
+
+@pytest.mark.slow
+def test_a_killed_run_loses_what_was_under_way_and_no_more(tmp_path: Path) -> None:
+    write_catalogue(tmp_path, CLIPS)
+    arrived = threading.Event()
+
+    def script(body: dict[str, Any], number: int) -> Any:
+        if number <= 4:
+            return json.dumps(answer())
+        arrived.set()
+        return hang
+
+    with serving(script) as server:
+        options = {"curation": {"backend": "llm", "llm": {"url": server.url, "model": "toy", "concurrency": 1}}}
+        (tmp_path / "params.yaml").write_text(json.dumps(options))
+        command = [sys.executable, "-m", "dsr", "curate", "--root", str(tmp_path)]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            assert arrived.wait(120)
+            process.kill()
+        assert not (tmp_path / project.CURATED).exists()
+        before = len(server.bodies)
+        server.answer = lambda body, number: json.dumps(answer())
+        assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+        assert len(server.bodies) == before + 4
+    assert (pd.read_parquet(tmp_path / project.CURATED)["status"] == "kept").all()

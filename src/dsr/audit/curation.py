@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score
 
 from dsr import console, project
 from dsr.console import StageError
@@ -19,6 +18,7 @@ from dsr.curation.curate import BACKENDS, usable_clips
 from dsr.curation.curated import Curated
 from dsr.files import write_metrics
 from dsr.params import Params
+from dsr.questions.agreement import kappa_with_interval
 from dsr.questions.motion import motion, num_moving, ways
 
 RULES, MODEL, CUES = "rules", "language_model", "cues"
@@ -44,7 +44,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
     rules, model = (BACKENDS[name](clips, params.curation, root) for name in ("rules", "llm"))
     least = params.curation.min_motion or params.qa.min_displacement
     measured = [_measured(root, clip_id, least) for clip_id in clips["clip_id"]]
-    fields, differing = compare(clips, rules, model, measured)
+    fields, differing = compare(clips, rules, model, measured, params.qa.audit.seed)
     answered = sum(_answered(clip) for clip in model)
     figures: dict[str, Any] = {
         "clips": len(clips),
@@ -56,8 +56,8 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         "agreement": {
             f"{row.field}.{row.a}.{row.b}": {
                 name: round(float(value), 4)
-                for name, value in (("share", row.share), ("kappa", row.kappa), ("overlap", row.overlap))
-                if np.isfinite(value)
+                for name in ("share", "kappa", "kappa_low", "kappa_high", "overlap")
+                if np.isfinite(value := getattr(row, name))
             }
             for row in fields.itertuples()
         },
@@ -80,36 +80,33 @@ def compare(
     rules: Sequence[Curated],
     model: Sequence[Curated],
     measured: Sequence[tuple[float, int] | None],
+    seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Agreement by field, and the clips on which voices differ; clips that the model gave no answer for are left out.
 
     Args:
-        clips: clip_id and caption.
+        clips: clip_id, source_video and caption.
         measured: motion of each clip and the number of its things that move, None where there are no cues.
+        seed: of the bootstrap over source videos.
 
     Returns:
-        fields: field, voices a and b, clips, same, share; kappa (Cohen's) of what has few values; of agents and
-            objects the overlap, things that both name of those that either names.
+        fields: field, voices a and b, clips, same, share; kappa (Cohen's, with its interval) of what has few values; of
+            agents and objects the overlap, things that both name of those that either names.
         differing: a row a clip, with what each voice says.
     """
     answered = [_answered(clip) for clip in model]
-    rows = []
-    for name, value in _FIELDS.items():
-        pairs = [(value(a), value(b)) for a, b, ok in zip(rules, model, answered, strict=True) if ok]
-        rows.append(_agreement(name, RULES, MODEL, pairs))
-    for voice, clips_of, known in ((RULES, rules, [True] * len(rules)), (MODEL, model, answered)):
-        pairs = [
-            (clip.dynamic, found[1] > 0)
-            for clip, found, ok in zip(clips_of, measured, known, strict=True)
-            if ok and found is not None
-        ]
-        rows.append(_agreement("dynamic", voice, CUES, pairs))
-    counts = [
-        (clip.notes["num_moving"], found[1])
-        for clip, found, ok in zip(model, measured, answered, strict=True)
-        if ok and found is not None
+    everyone = list(zip(clips["source_video"], rules, model, measured, answered, strict=True))
+    both = [voices for voices in everyone if voices[-1]]
+    rows = [
+        _agreement(name, RULES, MODEL, [(video, value(a), value(b)) for video, a, b, _, _ in both], seed)
+        for name, value in _FIELDS.items()
     ]
-    rows.append(_agreement("num_moving", MODEL, CUES, counts))
+    by_rules = [(video, a.dynamic, found[1] > 0) for video, a, _, found, _ in everyone if found]
+    by_model = [(video, b.dynamic, found[1] > 0) for video, _, b, found, _ in both if found]
+    counts = [(video, b.notes["num_moving"], found[1]) for video, _, b, found, _ in both if found]
+    rows.append(_agreement("dynamic", RULES, CUES, by_rules, seed))
+    rows.append(_agreement("dynamic", MODEL, CUES, by_model, seed))
+    rows.append(_agreement("num_moving", MODEL, CUES, counts, seed))
     table = clips[["clip_id", "caption"]].reset_index(drop=True)
     for name, value in _FIELDS.items():
         for voice, curated in ((RULES, rules), (MODEL, model)):
@@ -132,19 +129,20 @@ def _answered(clip: Curated) -> bool:
     return bool(clip.notes["evidence"])
 
 
-def _agreement(field: str, a: str, b: str, pairs: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
-    same = sum(first == second for first, second in pairs)
-    kappa = overlap = np.nan
+def _agreement(field: str, a: str, b: str, said: Sequence[tuple[str, Any, Any]], seed: int) -> dict[str, Any]:
+    """Row of a field, given the source video of each clip and what voices a and b say."""
+    same = sum(first == second for _, first, second in said)
+    overlap, kappa = np.nan, {}
     if field in _SETS:
-        either = sum(len(first | second) for first, second in pairs)
-        overlap = sum(len(first & second) for first, second in pairs) / either if either else np.nan
-    elif len({value for pair in pairs for value in pair}) > 1:
-        # Where all say the same, there is no chance to agree beyond.
-        kappa = float(cohen_kappa_score([str(first) for first, _ in pairs], [str(second) for _, second in pairs]))
-    share = same / len(pairs) if pairs else np.nan
-    return {"field": field, "a": a, "b": b, "clips": len(pairs), "same": same, "share": share} | {
-        "kappa": kappa,
-        "overlap": overlap,
+        either = sum(len(first | second) for _, first, second in said)
+        overlap = sum(len(first & second) for _, first, second in said) / either if either else np.nan
+    else:
+        ratings = [(video, str(first), str(second)) for video, first, second in said]
+        categories = sorted({value for _, *pair in ratings for value in pair})
+        kappa = kappa_with_interval({(a, b): ratings}, categories, seed)
+    share = same / len(said) if said else np.nan
+    return {"field": field, "a": a, "b": b, "clips": len(said), "same": same, "share": share, "overlap": overlap} | {
+        name: kappa.get(end, np.nan) for name, end in (("kappa", "value"), ("kappa_low", "low"), ("kappa_high", "high"))
     }
 
 
