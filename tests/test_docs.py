@@ -90,8 +90,12 @@ def _parse_dsr(arguments: list[str]) -> None:
     name, *rest = arguments
     table: Any = typer.main.get_command(app)
     assert name == "--help" or name in table.commands, name
+    command = table.commands.get(name)
+    while rest and hasattr(command, "commands"):
+        assert rest[0] in command.commands, arguments
+        command, rest = command.commands[rest[0]], rest[1:]
     if rest:
-        table.commands[name].make_context(name, rest)
+        command.make_context(name, rest)
 
 
 @pages

@@ -188,7 +188,9 @@ def test_tools_need_a_catalogue_of_koala(folder: Path) -> None:
             tool()
 
 
-def test_folders_elsewhere_and_links(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_folders_elsewhere_and_links(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
     elsewhere = tmp_path_factory.mktemp("disk")
     rows = Rows()
     clips = [rows.add(PASSED, number, timestamp=timestamp(1, 5)) for number in (1, 2)]
@@ -200,13 +202,23 @@ def test_folders_elsewhere_and_links(folder: Path, tmp_path_factory: pytest.Temp
     for path in elsewhere.glob("*.csv"):
         (folder / path.name).symlink_to(path)
     linked = catalogue(folder)
+    assert f"DVC does not see what changes in {folder / 'full'}: " in capsys.readouterr().err
     assert linked.loc[clips, "file"].tolist() == [f"data/raw/koala/full/{youtube_id(k)}.mp4" for k in (1, 2)]
     for path in folder.iterdir():
         path.unlink()
     options = Koala(duration=(1.0, 120.0), csv=f"{elsewhere}/*.csv", videos=str(elsewhere / "full"))
     named = catalogue(folder, replace(PARAMS, clips=Clips(source="koala", koala=options)))
+    assert f"what changes in {elsewhere}, {elsewhere / 'full'}: " in capsys.readouterr().err
     assert named.loc[clips, "file"].tolist() == [str(elsewhere / f"full/{youtube_id(k)}.mp4") for k in (1, 2)]
     assert linked["sha256"].tolist() == named["sha256"].tolist()
+    # The whole folder as a link, into which DVC looks.
+    for path in (elsewhere / "full").iterdir():
+        path.rename(elsewhere / path.name)
+    folder.rmdir()
+    folder.symlink_to(elsewhere)
+    whole = catalogue(folder)
+    assert whole.loc[clips, "file"].tolist() == [f"data/raw/koala/{youtube_id(k)}.mp4" for k in (1, 2)]
+    assert "DVC does not see" not in capsys.readouterr().err
 
 
 def test_a_killed_cut_leaves_nothing_and_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,6 +190,11 @@ def _find_koala(params: Params, root: Path, workers: int) -> _Found:
     options = params.clips.koala
     files = koala.Files(project.locate(root, options.videos))
     found = koala.find_rows(options, root, workers, files)
+    if unwatched := koala.unwatched(options, root, files):
+        console.warn(
+            f"DVC does not see what changes in {', '.join(unwatched[:3])}: make {project.KOALA} itself the link, or "
+            "run `dvc repro --force catalog` after a change"
+        )
     rows: list[Row] = []
     jobs: dict[int, _Job] = {}
     seen: dict[str, str] = {}

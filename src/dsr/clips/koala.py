@@ -171,6 +171,20 @@ class Files:
         return paths[0], video_id in self.cut
 
 
+def unwatched(options: Koala, root: Path, files: Files) -> list[str]:
+    """Places of CSV files and videos that DVC does not look into: outside data/raw/koala, or behind a link to a folder
+    in it."""
+    home = root / project.KOALA
+    parents = {path.parent for paths in (*files.cut.values(), *files.full.values()) for path in paths}
+    folders = {*parents, *(path.parent for path in _csv_files(options, root))}
+    found = {folder for folder in folders if not folder.is_relative_to(home)}
+    for folder in folders - found:
+        below = folder.relative_to(home).parts
+        steps = [home.joinpath(*below[: depth + 1]) for depth in range(len(below))]
+        found |= {step for step in steps if step.is_symlink()}
+    return sorted(str(folder) for folder in found)
+
+
 def _youtube_id(stem: str) -> str:
     """YouTube id that a file's name without its ending is or ends in; "" if none."""
     if _YOUTUBE_ID.fullmatch(stem):

@@ -69,7 +69,8 @@ def missing_source(params: Params, root: Path) -> list[str]:
     source = params.clips.source
     if source == "simulated" or (root / project.RAW / source).is_dir():
         return []
-    return [f"{project.RAW / source}/ (clips.source): put the videos and their clips.csv there"]
+    table = "Koala-36M's CSV files" if source == project.KOALA.name else "their clips.csv"
+    return [f"{project.RAW / source}/ (clips.source): put the videos and {table} there"]
 
 
 def _needed_packages(params: Params) -> list[str]:
