@@ -64,6 +64,16 @@ class TextCache:
         except sqlite3.DatabaseError as error:
             raise self._unusable(error) from None
 
+    def keep_first(self, key: str, text: str) -> str:
+        """Keep a text where there is none yet; returns the one that is kept, which another process may have brought."""
+        try:
+            with self._lock, self._db:
+                self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, text))
+                kept: str = self._db.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise self._unusable(error) from None
+        return kept
+
     def _unusable(self, error: sqlite3.DatabaseError) -> StageError:
         if isinstance(error, sqlite3.OperationalError):
             return StageError(f"{self._path} cannot be used ({error}): is the disk full, or another process at it?")

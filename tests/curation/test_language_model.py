@@ -125,6 +125,23 @@ def test_a_thing_is_named_by_the_caption_or_refused(tmp_path: Path) -> None:
     assert list(row["refused"]) == refused
 
 
+def test_several_of_a_kind_are_one_entry_in_the_singular(tmp_path: Path) -> None:
+    caption = "Cars and a car pass two men with glasses"
+    agents = [thing("cars"), thing("car"), thing("man", "men")]
+    quotes = {"moving": {"value": True, "quote": "pass"}, "category": {"value": "vehicles"}}
+    row = one(tmp_path, answer(agents=agents, objects=[thing("glasses")], **quotes), caption)
+    assert (list(row["agents"]), list(row["objects"])) == (["car", "man"], ["glasses"])
+
+
+def test_clips_with_the_same_caption_ask_once(tmp_path: Path) -> None:
+    write_catalogue(tmp_path, {f"clip{i}": CAPTION for i in range(6)})
+    numbers = iter(range(1, 100))
+    with serving(lambda body, number: json.dumps(answer(num_moving={"value": next(numbers)}))) as server:
+        table = curated(tmp_path, server.url, concurrency=6)
+        assert len(server.bodies) == 1
+    assert table["num_moving"].tolist() == [1] * 6
+
+
 def test_things_are_kept_in_the_captions_order(tmp_path: Path) -> None:
     caption = "A fox runs past a box, a cat and a hat"
     things = {"agents": [thing("cat"), thing("fox")], "objects": [thing("hat"), thing("box")]}
@@ -166,6 +183,18 @@ def test_a_clip_without_readable_frames_is_a_row_with_the_reason(tmp_path: Path)
     ):
         curated(tmp_path, server.url, num_frames=2)
     assert not server.bodies
+
+
+def test_a_clip_that_is_shorter_than_the_catalogue_says_is_a_row_with_the_remedy(tmp_path: Path) -> None:
+    make_video(tmp_path / "data/raw/toy/clip.mp4", num_frames=20)
+    write_catalogue(tmp_path, {"clip": CAPTION}, file="data/raw/toy/clip.mp4", num_frames=20, start=0.5, end=0.55)
+    with (
+        serving(lambda body, number: json.dumps(answer())) as server,
+        pytest.raises(
+            StageError, match=r"frames cannot be read: \d frames between 0\.5 s and 0\.55 s: run `dsr catalog`"
+        ),
+    ):
+        curated(tmp_path, server.url, num_frames=4)
 
 
 DROPPED = [

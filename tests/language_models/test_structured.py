@@ -1,6 +1,7 @@
 """Answers that keep to a schema: found in any text, checked, asked for again, kept, and paid for once."""
 
 import json
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +205,20 @@ def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
     (tmp_path / "answers.sqlite").write_text("no database, but long enough for its header to be looked at" * 9)
     with pytest.raises(StageError, match=r"answers\.sqlite is not a cache of answers"):
         TextCache(tmp_path / "answers.sqlite")
+
+
+def test_an_answer_in_the_cache_that_is_none_is_told(tmp_path: Path) -> None:
+    with serving(lambda body, number: RIGHT) as server, TextCache(tmp_path / "answers.sqlite") as cache:
+        ask(Asker(model(server.url), cache))
+        (key,) = [row[0] for row in sqlite3.connect(tmp_path / "answers.sqlite").execute("SELECT key FROM replies")]
+        for damaged in ("", "{", "[]", '{"text": 1, "odd": 2}'):
+            cache.keep({key: damaged or "null"})
+            with pytest.raises(StageError, match="delete the file"):
+                ask(Asker(model(server.url), cache))
+
+
+def test_the_first_answer_is_the_one_that_is_kept() -> None:
+    with TextCache() as cache:
+        assert cache.keep_first("key", "one") == "one"
+        assert cache.keep_first("key", "two") == "one"
+        assert cache.texts(["key", "other"]) == {"key": "one"}

@@ -34,9 +34,12 @@ from dsr.language_models.server import RefusedError, answers, jpeg_url
 from dsr.language_models.structured import Answer, AnswerError, Asker, Prompt
 from dsr.params import Curation, LanguageModel
 from dsr.text_cache import TextCache
+from dsr.workers import Failure, ended_after, map_isolated
 
 MAX_CAPTION = 12_000
 """Characters of a caption that are shown; what follows in a longer one is not."""
+TIME_LIMIT = 180
+"""Seconds that the frames of a clip may take to read."""
 _MAX_THINGS = 64
 _NAME = re.compile(r"[a-z]+(?:[ '-][a-z]+){0,3}")
 _MAX_NAME = 40
@@ -201,12 +204,7 @@ def _shown(row: dict[str, Any], model: LanguageModel, root: Path) -> _Shown:
     has_video = model.num_frames > 0 and bool(row["file"])
     count = min(model.num_frames, int(row["num_frames"])) if has_video else 0
 
-    def images() -> list[str]:
-        path = root / str(row["file"])
-        first, inside = frames_between(probe(path).timestamps, float(row["start"]), float(row["end"]))
-        frames = read_frames(path, uniform_frames(inside, count, first), model.max_pixels)
-        return [jpeg_url(frame, model.jpeg_quality) for frame in frames]
-
+    job = _Frames(root / str(row["file"]), float(row["start"]), float(row["end"]), count, model)
     said = json.dumps(caption, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
     frames = f"You are shown {count} frames of the clip, in order." if count else "You are shown no frames."
     images_are = [row["sha256"], row["start"], row["end"], count, model.max_pixels, model.jpeg_quality]
@@ -214,10 +212,41 @@ def _shown(row: dict[str, Any], model: LanguageModel, root: Path) -> _Shown:
         PROMPT_VERSION,
         PROMPT,
         f"{frames}\nThe caption, as a JSON string:\n{said}",
-        images if count else None,
+        job if count else None,
         images_are if count else None,
     )
     return _Shown(caption, count, prompt)
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Makes the images of a clip, in a process of its own: a decoder that crashes or hangs costs this clip alone."""
+
+    path: Path
+    start: float
+    end: float
+    count: int
+    model: LanguageModel
+
+    def __call__(self) -> list[str]:
+        """Frames as data URLs.
+
+        Raises:
+            VideoError: they cannot be read.
+        """
+        ((_, urls),) = map_isolated(_frame_urls, [self], workers=1)
+        if isinstance(urls, Failure):
+            raise VideoError(urls.reason)
+        return urls
+
+
+def _frame_urls(job: _Frames) -> list[str]:
+    with ended_after(TIME_LIMIT):
+        first, inside = frames_between(probe(job.path).timestamps, job.start, job.end)
+        if inside < job.count:
+            raise VideoError(f"{inside} frames between {job.start:g} s and {job.end:g} s: run `dsr catalog` again")
+        frames = read_frames(job.path, uniform_frames(inside, job.count, first), job.model.max_pixels)
+        return [jpeg_url(frame, job.model.jpeg_quality) for frame in frames]
 
 
 def _check(answer: ClipAnswer, shown: _Shown) -> None:
@@ -304,7 +333,7 @@ def _things(found: ClipAnswer, shown: _Shown, max_nouns: int) -> tuple[list[str]
     refused = []
     for is_agent, things in ((True, found.agents), (False, found.objects)):
         for thing in things:
-            name = " ".join(thing.name.lower().split())
+            name = _singular(" ".join(thing.name.lower().split()))
             if not _is_named(name, thing, shown):
                 refused.append(_printable(name))
             elif name not in places:
@@ -333,6 +362,17 @@ def _is_named(name: str, thing: Thing, shown: _Shown) -> bool:
 def _lemmas(word: str) -> frozenset[str]:
     noun = english().noun(word)
     return frozenset({word, noun.lemma} if noun else {word})
+
+
+def _singular(name: str) -> str:
+    """A name with its last word in the singular, as the rules have it.
+
+    >>> _singular("red cars"), _singular("women"), _singular("glasses")
+    ('red car', 'woman', 'glasses')
+    """
+    head, _, last = name.rpartition(" ")
+    noun = english().noun(last)
+    return f"{head} {noun.lemma}".strip() if noun and noun.plural else name
 
 
 def _printable(name: str) -> str:

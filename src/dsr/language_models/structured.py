@@ -16,7 +16,8 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -74,6 +75,7 @@ class Asker:
         self.happened: Counter[str] = Counter()
         """Failures that were borne: busy, broken, out of reach."""
         self._schema_taken = model.json_schema
+        self._at: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def ask(self, prompt: Prompt, schema: type[Model], check: Callable[[Model], None]) -> Answer[Model]:
@@ -117,13 +119,25 @@ class Asker:
                 "images": prompt.images_are,
             }
         )
-        if kept := self.cache.texts([key]).get(key):
-            self._count("answers from the cache")
+        with self._alone(key):
+            if kept := self.cache.texts([key]).get(key):
+                self._count("answers from the cache")
+            else:
+                completion = self._ask_server(self._body(messages, prompt), schema)
+                kept = self.cache.keep_first(key, json.dumps(vars(completion), sort_keys=True))
+                self._count("answers of the server")
+        try:
             return Completion(**json.loads(kept))
-        completion = self._ask_server(self._body(messages, prompt), schema)
-        self.cache.keep({key: json.dumps(vars(completion), sort_keys=True)})
-        self._count("answers of the server")
-        return completion
+        except (TypeError, ValueError):
+            raise StageError("the cache of answers holds one that is none: delete the file") from None
+
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """Let one thread at a time be at a question: clips with the same caption ask it once."""
+        with self._lock:
+            lock = self._at.setdefault(key, threading.Lock())
+        with lock:
+            yield
 
     def _body(self, messages: list[dict[str, str]], prompt: Prompt) -> dict[str, Any]:
         system, user, *rest = messages
