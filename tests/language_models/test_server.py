@@ -1,12 +1,14 @@
 """Requests to a chat server: how its moods are borne, and that the key stays secret."""
 
+import threading
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from dsr.console import StageError
-from dsr.language_models.server import RefusedError, chat
+from dsr.language_models.server import RefusedError, answers, chat
 from dsr.params import ChatServer
 from tests.language_models.servers import drip, hang, reset, serving
 
@@ -177,3 +179,29 @@ def test_text_that_no_file_takes_is_replaced() -> None:
     payload = '{"choices": [{"message": {"content": "a\\ud800b"}}]}'
     with serving(lambda body, number: (200, payload, {})) as server:
         assert chat(endpoint(server.url), BODY).text == "a?b"
+
+
+def test_what_pauses_when_the_run_stops_is_not_waited_for() -> None:
+    """The first request is told to wait for ten minutes; the second finds a wrong key."""
+    paused = threading.Event()
+
+    def script(body: dict[str, Any], number: int) -> Any:
+        if number == 1:
+            paused.set()
+            return 429, "wait", {"Retry-After": "600"}
+        assert paused.wait(20)
+        return 401, "wrong key", {}
+
+    stop = threading.Event()
+    with serving(script) as server:
+        asked = answers(lambda place: chat(endpoint(server.url), BODY, stop=stop), range(9), 2, stop)
+        with pytest.raises(StageError, match="HTTP 401: wrong key"):
+            list(asked)
+        assert len(server.bodies) == 2
+
+
+def test_answers_are_given_as_they_come_and_none_twice() -> None:
+    with serving(lambda body, number: str(body["n"])) as server:
+        ask = lambda place: chat(endpoint(server.url), BODY | {"n": place}).text  # noqa: E731
+        found = dict(answers(ask, range(20), 3, threading.Event()))
+    assert found == {place: str(place) for place in range(20)}

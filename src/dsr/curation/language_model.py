@@ -171,7 +171,7 @@ def curate(clips: pd.DataFrame, params: Curation, root: Path) -> list[Curated]:
         try:
             places = console.track(range(len(rows)), "curate: asking", unit="clips")
             ask = partial(_curate_row, rows, params, root, asker)
-            for place, curated in answers(ask, places, params.llm.concurrency):
+            for place, curated in answers(ask, places, params.llm.concurrency, asker.stop):
                 found[place] = curated
         except BudgetError as error:
             done = sum(curated is not None for curated in found)

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -88,18 +87,23 @@ class Meter(Protocol):
 
 
 def chat(
-    server: ChatServer, body: dict[str, Any], meter: Meter | None = None, happened: Counter[str] | None = None
+    server: ChatServer,
+    body: dict[str, Any],
+    meter: Meter | None = None,
+    happened: Counter[str] | None = None,
+    stop: threading.Event | None = None,
 ) -> Completion:
     """Answer of a server to one request.
 
     Args:
         body: JSON of the request.
         happened: counts what went wrong on the way, and was borne.
+        stop: when it is set no further attempt is made, and no pause is waited for.
 
     Raises:
         RefusedError: it refuses this question, or answers in no known form.
-        StageError: it refuses all questions, is still busy or out of reach after the last attempt, or the budget is
-            used up.
+        StageError: it refuses all questions, is still busy or out of reach after the last attempt, the budget is used
+            up, or the run is stopped.
     """
     address, key = f"{server.url.rstrip('/')}/chat/completions", _key(server)
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -107,7 +111,8 @@ def chat(
     pause, problem, counts = server.pause, "", Counter() if happened is None else happened
     for attempt in range(server.retries + 1):
         if attempt:
-            time.sleep(min(pause, _LONGEST_ASKED_PAUSE))
+            if (stop or threading.Event()).wait(pause):
+                raise StageError(f"{address}: stopped after {attempt} attempts ({problem[:_SHOWN]})")
             pause = min(2 * pause, _LONGEST_PAUSE)
         if meter:
             meter.take()
@@ -140,32 +145,42 @@ def chat(
     )
 
 
-def answers(ask: Callable[[int], T], places: Iterable[int], concurrency: int) -> Iterator[tuple[int, T]]:
+def answers(
+    ask: Callable[[int], T], places: Iterable[int], concurrency: int, stop: threading.Event
+) -> Iterator[tuple[int, T]]:
     """Yield (place, answer) as the answers come, so many requests under way at once.
 
+    Args:
+        stop: is set when no more is to be asked: after an error, or when the iterator is left.
+
     Raises:
-        StageError: of an `ask`; answers on their way are given first.
+        StageError: the first of an `ask`; answers on their way are given before.
     """
     waiting = iter(places)
     pending: dict[Future[T], int] = {}
     stopped: StageError | None = None
     with ThreadPoolExecutor(concurrency) as pool:
-        while True:
-            while stopped is None and len(pending) < concurrency:
-                place = next(waiting, None)
-                if place is None:
+        try:
+            while True:
+                while stopped is None and len(pending) < concurrency:
+                    place = next(waiting, None)
+                    if place is None:
+                        break
+                    pending[pool.submit(ask, place)] = place
+                if not pending:
                     break
-                pending[pool.submit(ask, place)] = place
-            if not pending:
-                break
-            for done in wait(pending, return_when=FIRST_COMPLETED).done:
-                place = pending.pop(done)
-                try:
-                    answer = done.result()
-                except StageError as error:
-                    stopped = stopped or error
-                else:
-                    yield place, answer
+                for done in wait(pending, return_when=FIRST_COMPLETED).done:
+                    place = pending.pop(done)
+                    try:
+                        answer = done.result()
+                    except StageError as error:
+                        stopped = stopped or error
+                        stop.set()
+                    else:
+                        yield place, answer
+        finally:
+            # Also on Ctrl-C: the pool waits for what is under way, which no pause is to draw out.
+            stop.set()
     if stopped:
         raise stopped
 

@@ -75,6 +75,8 @@ class Asker:
         self.happened: Counter[str] = Counter()
         """Failures that were borne: busy, broken, out of reach."""
         self._schema_taken = model.json_schema
+        self.stop = threading.Event()
+        """Set when no more is to be asked."""
         self._at: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -160,15 +162,15 @@ class Asker:
                 wanted = {"name": "answer", "strict": True, "schema": strict_schema(schema)}
                 with_schema = body | {"response_format": {"type": "json_schema", "json_schema": wanted}}
                 try:
-                    return chat(self.model, with_schema, self.budget, self.happened)
+                    return chat(self.model, with_schema, self.budget, self.happened, self.stop)
                 except RefusedError as error:
                     if error.status not in (400, 422):
                         raise
-                    completion = chat(self.model, body, self.budget, self.happened)
+                    completion = chat(self.model, body, self.budget, self.happened, self.stop)
                     self._schema_taken = False
                     self._count("response_format refused")
                     return completion
-            return chat(self.model, body, self.budget, self.happened)
+            return chat(self.model, body, self.budget, self.happened, self.stop)
         except RefusedError as error:
             self._count("requests refused")
             if not self.counts["answers of the server"] and self.counts["requests refused"] >= _REFUSED_AT_FIRST:

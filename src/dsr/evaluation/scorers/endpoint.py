@@ -3,6 +3,7 @@
 A question that the server refuses is missing, with the reason. Each answer is handed on as it comes.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -58,14 +59,13 @@ class EndpointScorer:
             StageError: the server refuses all questions, or stays out of reach; answers on their way are given first.
         """
         places = console.track(range(len(questions)), f"evaluate: {control}")
-        ask = partial(self._ask, questions, control)
-        for place, reply in answers(ask, places, self.endpoint.concurrency):
+        stop = threading.Event()
+        ask = partial(self._ask, questions, control, stop)
+        for place, reply in answers(ask, places, self.endpoint.concurrency, stop):
             yield {place: reply}
 
-    def _ask(self, questions: Sequence[Question], control: str, place: int) -> Reply:
-        return self._answer(questions[place], control)
-
-    def _answer(self, question: Question, control: str) -> Reply:
+    def _ask(self, questions: Sequence[Question], control: str, stop: threading.Event, place: int) -> Reply:
+        question = questions[place]
         try:
             body = {
                 "model": self.endpoint.model,
@@ -73,7 +73,7 @@ class EndpointScorer:
                 "temperature": 0,
                 "max_tokens": self.endpoint.max_tokens,
             }
-            return Reply(text=chat(self.endpoint, body).text)
+            return Reply(text=chat(self.endpoint, body, stop=stop).text)
         except (CuesError, VideoError, RefusedError) as error:
             self.missing[question.qa_id] = str(error)
             return Reply(problem=str(error))
