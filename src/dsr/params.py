@@ -173,7 +173,9 @@ class LanguageModel(ChatServer):
     """The language model of `curation.backend: llm` (curation/language_model.py)."""
 
     max_tokens: Count = 4096
-    """Longest answer, with the reasoning before it."""
+    """Longest answer, with the reasoning before it; more for models that reason at length."""
+    timeout: Above0 = 300.0
+    """Seconds for one request, from its first byte to the last of the answer; more for models that reason at length."""
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Name under which the server takes it."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
