@@ -133,9 +133,6 @@ a quote. Things of one kind are told apart by colour or the like where the capti
 - frames: the numbers of the frames that show it, the first frame being 1; [] where none does.
 What neither the caption says nor a frame shows is not to be listed."""
 
-EVIDENCE_COLUMNS = ("num_moving", "from_vehicle", "visible_share", "evidence", "refused")
-"""Columns of data/clips/curated.parquet that this backend adds: `evidence` is the answer as JSON, `refused` the names
-of things that were refused."""
 _NOT_ANSWERED: dict[str, Any] = {
     "num_moving": 0,
     "from_vehicle": False,
@@ -143,6 +140,8 @@ _NOT_ANSWERED: dict[str, Any] = {
     "evidence": "",
     "refused": [],
 }
+"""Columns that this backend adds to data/clips/curated.parquet: `evidence` is the answer as JSON, `refused` the names
+of things that were refused; and their values for a clip without an answer."""
 
 
 @dataclass(frozen=True)
