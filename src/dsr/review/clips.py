@@ -9,7 +9,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -126,13 +126,17 @@ class Clips:
             revealed: the reviewer has answered; what follows the last shown moment may be seen.
 
         Returns:
-            width, height; first and last, seconds of the clip that may be seen; start and end of the loop; stated, the
+            width, height; origin, seconds of the video at which the clip, and so the question's times, begin; and in
+            seconds of the video: first and last, what may be seen; start and end of the loop; stated, the
             moment of the boxes; moments; video: "" or the reason why there is none; frames: times of the video's
             frames; targets: role, label, colour and box; tracks: their boxes over time; above: `_above`, or null.
         """
         clip, cues, info = self._clips.get(row["videoID"]), self._cues(row["videoID"]), self._info(row["videoID"])
         found = cues if isinstance(cues, ClipCues) else None
-        start, end = float(row["start_time"]), float(row["end_time"])
+        origin = _origin(clip, found, info)
+        if found is not None:
+            found = replace(found, timestamps=found.timestamps + origin)
+        start, end = origin + float(row["start_time"]), origin + float(row["end_time"])
         form = FORMS[FORM_INDEX[row["form"]]] if row.get("form") in FORM_INDEX else None
         moments = [start, end]
         if found is not None and form is not None and max(row["frames"]) < found.num_frames:
@@ -149,11 +153,12 @@ class Clips:
         return {
             "width": size[0],
             "height": size[1],
+            "origin": origin,
             "first": first,
             "last": last,
             "start": start,
             "end": moments[-1] if hidden and revealed else end,
-            "stated": float(row["end_time"]) if hidden else float(row["start_time"]),
+            "stated": origin + float(row["end_time"] if hidden else row["start_time"]),
             "moments": moments,
             "video": info if isinstance(info, str) else "",
             "frames": _between(info.timestamps, first, last) if isinstance(info, VideoInfo) else [],
@@ -185,6 +190,13 @@ class Clips:
             except (VideoError, OSError) as error:
                 raise StageError(str(error)) from None
         return Frames(info.timestamps[near].tolist(), [_jpeg(image) for image in images])
+
+
+def _origin(clip: Clip | None, cues: ClipCues | None, info: VideoInfo | str) -> float:
+    """Seconds of the video at which a clip begins: the time of its first frame."""
+    if isinstance(info, VideoInfo) and cues is not None and cues.frame_index[0] < info.num_frames:
+        return float(info.timestamps[cues.frame_index[0]])
+    return clip.start if clip is not None else 0.0
 
 
 def _last(clip: Clip | None, cues: ClipCues | None, info: VideoInfo | str, end: float) -> float:

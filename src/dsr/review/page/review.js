@@ -307,7 +307,7 @@ player.onchange = () => {
   }
 };
 setInterval(() => {
-  if (player.about) element("clock").textContent = `${player.time.toFixed(2)} s`;
+  if (player.about) element("clock").textContent = `${(player.time - player.about.origin).toFixed(2)} s`;
 }, 100);
 
 // --- Answers and verdicts ---
