@@ -23,6 +23,7 @@ from dsr.review.server import ReviewServer
 from dsr.review.session import Session
 from tests.small_project import PARAMS, coarse_pictures
 from tests.small_project import project as pristine
+from tests.videos import make_video
 
 __all__ = ["coarse_pictures", "pristine"]
 
@@ -32,6 +33,8 @@ def project(pristine: Path, tmp_path: Path) -> Path:
     """A copy in which a test may write and break files."""
     root = tmp_path / "project"
     shutil.copytree(pristine, root)
+    # As long as the cues that were made up for it.
+    make_video(root / "data/raw/own/clip_00.mp4", num_frames=80)
     return root
 
 

@@ -77,9 +77,7 @@ def choose(
     """
     questions = read_questions(root / table)
     if not {"start_time", "end_time"} <= set(questions):
-        raise StageError(
-            f"{root / table} does not say which times its questions are about: review questions of `dsr qa`"
-        )
+        raise StageError(f"{root / table} has no start_time and end_time: only questions of `dsr qa` can be reviewed")
     if qa_ids:
         unknown = sorted(set(qa_ids) - set(questions["qa_id"]))
         if unknown:

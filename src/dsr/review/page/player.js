@@ -200,7 +200,7 @@ class Player {
     }
     for (const [number, target] of this.about.targets.entries()) {
       const box = this.box(number, target);
-      if (box) drawBox(context, box, target, width / this.about.width, height / this.about.height);
+      if (box) drawBox(context, box, target, number % 2, width / this.about.width, height / this.about.height);
     }
     if (this.about.above) this.drawAbove();
   }
@@ -225,7 +225,7 @@ class Player {
     const known = entities.flatMap((entity) => entity.places.filter(Boolean));
     const lows = [0, 1].map((axis) => Math.min(...known.map((place) => place[axis])));
     const highs = [0, 1].map((axis) => Math.max(...known.map((place) => place[axis])));
-    const scale = (0.86 * width) / Math.max(highs[0] - lows[0], highs[1] - lows[1], 0.3);
+    const scale = (0.86 * Math.min(width, height)) / Math.max(highs[0] - lows[0], highs[1] - lows[1], 0.3);
     const at = (place) => [
       width / 2 + scale * (place[0] - (lows[0] + highs[0]) / 2),
       height / 2 - scale * (place[1] - (lows[1] + highs[1]) / 2),
@@ -270,7 +270,8 @@ function sized(canvas) {
   return canvas.getContext("2d");
 }
 
-function drawBox(context, box, target, scaleX, scaleY) {
+/* A box with its name, above it or `below`, so that two boxes in one place do not hide each other's. */
+function drawBox(context, box, target, below, scaleX, scaleY) {
   const [left, top, right, bottom] = [box[0] * scaleX, box[1] * scaleY, box[2] * scaleX, box[3] * scaleY];
   const unit = devicePixelRatio;
   for (const [colour, line] of [["#000", 4], [target.colour, 2.2]]) {
@@ -280,7 +281,8 @@ function drawBox(context, box, target, scaleX, scaleY) {
   }
   context.font = `${12 * unit}px sans-serif`;
   const text = target.label.slice(0, 40), wide = context.measureText(text).width + 6 * unit, high = 16 * unit;
-  const x = Math.max(0, Math.min(left, context.canvas.width - wide)), y = top >= high ? top - high : Math.min(bottom, context.canvas.height - high);
+  const x = Math.max(0, Math.min(left, context.canvas.width - wide));
+  const y = Math.max(0, Math.min(below ? bottom : top - high, context.canvas.height - high));
   context.fillStyle = target.colour;
   context.fillRect(x, y, wide, high);
   context.fillStyle = "#fff";
