@@ -24,7 +24,8 @@ def truthful(root: Path, clips: pd.DataFrame) -> Callable[[dict[str, Any], int],
     }
 
     def script(body: dict[str, Any], number: int) -> str:
-        said = body["messages"][1]["content"].rpartition("\n")[2]
+        content = body["messages"][1]["content"]
+        said = (content if isinstance(content, str) else content[-1]["text"]).rpartition("\n")[2]
         return answers[json.loads(said)]
 
     return script
