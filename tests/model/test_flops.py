@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsr.model.qwen2_5_vl_gsm import Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForConditionalGeneration
+from dsr.model.transformers_versions import TAKES_TOKEN_TYPES
 
 GROUPS, ROWS, COLUMNS = 16, 24, 44
 VISION, TEXT, N = GROUPS * ROWS * COLUMNS // 4, 300, 32
@@ -22,8 +23,13 @@ MOST = 0.05
 class Rotation(nn.Module):
     """In the place of RoPE's tables, which transformers cannot make on the meta device."""
 
+    def __init__(self, table_of_each_axis: bool) -> None:
+        super().__init__()
+        self.table_of_each_axis = table_of_each_axis
+
     def forward(self, states: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        table = torch.zeros(*positions.shape, 128, device="meta", dtype=states.dtype)
+        shape = positions.shape if self.table_of_each_axis else positions.shape[1:]
+        table = torch.zeros(*shape, 128, device="meta", dtype=states.dtype)
         return table, table
 
 
@@ -52,7 +58,7 @@ def flops() -> dict[str, int]:
         config = Qwen2_5_VLGSMConfig(gsm=gsm, text_config=text, vision_config=vision)
         model = Qwen2_5_VLGSMForConditionalGeneration(config).to(torch.bfloat16)
     inner, pi3 = model.model, model.model.geometry["pi3"]
-    inner.language_model.rotary_emb = inner.gsm.rotary = Rotation()
+    inner.language_model.rotary_emb, inner.gsm.rotary = Rotation(not TAKES_TOKEN_TYPES), Rotation(False)
     width = config.text_config.hidden_size
 
     def states(*shape: int) -> Tensor:

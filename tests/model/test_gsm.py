@@ -137,7 +137,7 @@ def test_rotation_depends_on_the_difference_of_positions_alone(gsm: GeometrySele
     q, k = torch.randn(1, 1, 1, 12), torch.randn(1, 1, 1, 12)
 
     def score(at: list[int], other: list[int]) -> float:
-        turned = [rotate(x, gsm.rotary(x, torch.tensor(p).view(3, 1, 1)), [2, 2, 2]) for x, p in ((q, at), (k, other))]
+        turned = [rotate(x, gsm.rotary(x, torch.tensor(p).view(3, 1, 1))) for x, p in ((q, at), (k, other))]
         return float((turned[0] * turned[1]).sum())
 
     assert score([5, 2, 7], [3, 1, 1]) == pytest.approx(score([15, 4, 10], [13, 3, 4]), abs=1e-4)

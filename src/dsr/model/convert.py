@@ -20,6 +20,7 @@ from dsr import console
 from dsr.console import StageError
 from dsr.files import whole_folder, write_json
 from dsr.model.qwen2_5_vl_gsm import GSM_DEFAULTS, Qwen2_5_VLGSMConfig
+from dsr.model.transformers_versions import with_older_rope
 from dsr.weights import read_tensor_header
 
 Layout = Literal["ours", "published"]
@@ -121,7 +122,8 @@ def to_published(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
     if gsm != PUBLISHED_GSM:
         raise StageError(f"{source} has gsm {gsm}; the published class holds {PUBLISHED_GSM} alone")
     ours = {"gsm", "special_token_ids", "letter_token_ids", "text_config", "vision_config", "model_type"}
-    text = {key: value for key, value in config["text_config"].items() if key not in ("model_type", "layer_types")}
+    text = with_older_rope(config["text_config"])
+    text = {key: value for key, value in text.items() if key not in ("model_type", "layer_types")}
     vision = {key: value for key, value in config["vision_config"].items() if key != "model_type"}
     plain = {key: value for key, value in config.items() if key not in ours}
     # transformers 4.51, for which the published class is written, has the text's keys at the top.

@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding, Qwen2RMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from dsr.model.address import value_width
+from dsr.model.transformers_versions import MultimodalRotaryEmbedding
 
 NORM_EPS = 1e-6
 """Epsilon of the published GSM; not the language model's own."""
@@ -64,7 +65,7 @@ class GeometrySelectionModule(nn.Module):
         self.condenser = QFormer(config)
         self.selector = QFormer(config)
         self.norm = Qwen2RMSNorm(config.hidden_size, eps=NORM_EPS)
-        self.rotary = Qwen2_5_VLRotaryEmbedding(config=config)
+        self.rotary = MultimodalRotaryEmbedding(config=config)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -152,7 +153,6 @@ class CrossAttention(nn.Module):
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         d, self.head_dim = config.hidden_size, config.hidden_size // config.num_attention_heads
-        self.sections = rope_sections(config)
         self.q_proj = nn.Linear(d, config.num_attention_heads * self.head_dim)
         self.k_proj = nn.Linear(d, config.num_key_value_heads * self.head_dim)
         self.v_proj = nn.Linear(d, config.num_key_value_heads * self.head_dim)
@@ -181,7 +181,7 @@ class CrossAttention(nn.Module):
             projection(states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [b, h, ., e]
             for projection, states in ((self.q_proj, queries), (self.k_proj, target), (self.v_proj, target))
         )
-        q, k = rotate(q, query_rotation, self.sections), rotate(k, key_rotation, self.sections)
+        q, k = rotate(q, query_rotation), rotate(k, key_rotation)
         if rows is not None:
             # Their gradients are added up faster than those of k[rows].
             k, v, mask = (x.index_select(0, rows) for x in (k, v, mask))
@@ -239,8 +239,8 @@ def _in_blocks(rows: Tensor, count: int) -> bool:
 
 
 def _together(rotation: Tensor, count: int) -> Tensor:
-    """[3, v, b / v * n, e] of [3, b, n, e], for v targets."""
-    return rotation.reshape(3, count, -1, rotation.shape[-1])
+    """[v, b / v * n, e] of [b, n, e], for v targets."""
+    return rotation.reshape(count, -1, rotation.shape[-1])
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, look: Look) -> tuple[Tensor, Tensor]:
@@ -280,23 +280,13 @@ class SwiGLU(nn.Module):
         return self.down_proj(self.act(self.gate_proj(states)) * self.up_proj(states))
 
 
-def rope_sections(config: PretrainedConfig) -> list[int]:
-    """Half head widths that time, row and column rotate (`mrope_section`)."""
-    rope = getattr(config, "rope_parameters", None) or config.rope_scaling
-    return list(rope["mrope_section"])
-
-
-def rotate(states: Tensor, rotation: tuple[Tensor, Tensor], sections: list[int]) -> Tensor:
-    """Apply multimodal RoPE (Qwen2-VL, arXiv 2409.12191, section 2.1) to queries or keys alone.
+def rotate(states: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Apply multimodal RoPE to queries or keys alone.
 
     Args:
         states: [b, h, n, e].
-        rotation: cosines and sines, each [3, b, n, e], one slice an axis.
-        sections: of the half head width e / 2, how much each axis rotates.
+        rotation: cosines and sines of `MultimodalRotaryEmbedding`, each [b, n, e].
     """
-    cos, sin = (
-        torch.cat([part[i % 3] for i, part in enumerate(table.split(sections * 2, dim=-1))], dim=-1)[:, None]
-        for table in rotation
-    )
+    cos, sin = (table[:, None] for table in rotation)
     left, right = states.chunk(2, dim=-1)
     return states * cos + torch.cat([-right, left], dim=-1) * sin

@@ -29,12 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-from transformers.modeling_outputs import ModelOutput
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
-    Qwen2_5_VLCausalLMOutputWithPast,
-    Qwen2_5_VLModel,
-    Qwen2_5_VLModelOutputWithPast,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, ModelOutput
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
 from dsr.model.address import Address
 from dsr.model.geometry_encoders import (
@@ -48,6 +44,7 @@ from dsr.model.geometry_encoders import (
 from dsr.model.gsm import GeometrySelectionModule, Look
 from dsr.model.reader import QuestionReader, QuestionSlots, Reading
 from dsr.model.shared_prefix import ATTENTION, Packing
+from dsr.model.transformers_versions import picture_features, register_names, token_types, with_older_rope
 
 IGNORED = -100
 """Label of a token without loss."""
@@ -88,6 +85,8 @@ class Qwen2_5_VLGSMConfig(Qwen2_5_VLConfig):
         letter_token_ids: Sequence[int] = QWEN_LETTERS,
         **kwargs: Any,
     ) -> None:
+        if isinstance(text := kwargs.get("text_config"), Mapping):
+            kwargs["text_config"] = with_older_rope(text)
         super().__init__(**kwargs)
         self.gsm = GSM_DEFAULTS | dict(gsm or {})
         self.special_token_ids = list(special_token_ids)
@@ -184,10 +183,13 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
                 video = [part for pair in zip(video, selected, strict=True) for part in pair]
             inputs_embeds = self._scatter(inputs_embeds, input_ids, video)
             if pixel_values is not None:
-                images = torch.cat(list(self.get_image_features(pixel_values, image_grid_thw))).to(inputs_embeds)
+                images = self.get_image_features(pixel_values, image_grid_thw)
+                images = torch.cat(picture_features(images)).to(inputs_embeds)
                 places, _ = self.get_placeholder_mask(input_ids, inputs_embeds, image_features=images)
                 inputs_embeds = inputs_embeds.masked_scatter(places, images)
             input_ids = pixel_values = None
+        if input_ids is not None and image_grid_thw is not None and kwargs.get("mm_token_type_ids") is None:
+            kwargs |= token_types(self.config, input_ids)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -225,7 +227,7 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         second_per_grid_ts: Tensor | None,
         geometry: Geometry | None,
         question_mask: Tensor,
-    ) -> Qwen2_5_VLModelOutputWithPast:
+    ) -> BaseModelOutputWithPast:
         """Last hidden states [1, s, d] of a packed row."""
         self._check_packing(input_ids, packing, video_grid_thw)
         embeds = self.get_input_embeddings()(input_ids)
@@ -251,7 +253,7 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
             attention_mask=dict.fromkeys(self.language_model.config.layer_types, packing),
             use_cache=False,
         )
-        return Qwen2_5_VLModelOutputWithPast(last_hidden_state=outputs.last_hidden_state)
+        return BaseModelOutputWithPast(last_hidden_state=outputs.last_hidden_state)
 
     def _check_packing(self, input_ids: Tensor, packing: Packing, grid_thw: Tensor) -> None:
         is_video = (input_ids[0] == self.config.video_token_id).cpu()
@@ -286,7 +288,7 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         self, pixel_values_videos: Tensor, grid_thw: Tensor, geometry: Geometry | None
     ) -> tuple[list[Tensor], GeometryTokens | None]:
         """Vision tokens v x [tokens, d], with fusion `add` geometry among them, and the 3D tokens for the GSM."""
-        video = list(self.get_video_features(pixel_values_videos, grid_thw))
+        video = picture_features(self.get_video_features(pixel_values_videos, grid_thw))
         fusion = self.config.gsm["fusion"]
         if fusion == "none":
             return video, None
@@ -382,7 +384,12 @@ class Qwen2_5_VLGSMModel(Qwen2_5_VLModel):
         """
         if input_ids is None or video_grid_thw is None:
             return super().get_rope_index(
-                input_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask, **kwargs
+                input_ids,
+                image_grid_thw=image_grid_thw,
+                video_grid_thw=video_grid_thw,
+                second_per_grid_ts=second_per_grid_ts,
+                attention_mask=attention_mask,
+                **kwargs,
             )
         seconds = [1.0] * len(video_grid_thw) if second_per_grid_ts is None else [float(s) for s in second_per_grid_ts]
         images = iter([] if image_grid_thw is None else [(thw, 0.0) for thw in image_grid_thw.tolist()])
@@ -456,7 +463,6 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -464,7 +470,6 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         pixel_values_videos: Tensor | None = None,
         image_grid_thw: Tensor | None = None,
         video_grid_thw: Tensor | None = None,
-        cache_position: Tensor | None = None,
         second_per_grid_ts: Tensor | None = None,
         geometry: Geometry | None = None,
         question_mask: Tensor | None = None,
@@ -506,7 +511,7 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             loss = None
             if labels is not None:
                 loss = self.loss_function(logits, labels, self.config.text_config.vocab_size)
-            return Qwen2_5_VLCausalLMOutputWithPast(loss=loss, logits=logits)
+            return CausalLMOutputWithPast(loss=loss, logits=logits)
         if pixel_values_videos is not None:
             if question_mask is None and input_ids is not None:
                 question_mask = default_question_mask(self.config, input_ids, attention_mask, labels)
@@ -517,7 +522,6 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
             use_cache=use_cache,
@@ -525,7 +529,6 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             pixel_values_videos=pixel_values_videos,
             image_grid_thw=image_grid_thw,
             video_grid_thw=video_grid_thw,
-            cache_position=cache_position,
             second_per_grid_ts=second_per_grid_ts,
             logits_to_keep=logits_to_keep,
             **kwargs,
@@ -551,13 +554,32 @@ class Qwen2_5_VLGSMForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         geometry: Geometry | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Repeat each sample with all its videos (the parent does so for pixels and grids)."""
-        if geometry is not None and expand_size > 1:
-            _, counts = self._get_image_nums_and_video_nums(input_ids)
-            rows = torch.cat([r.repeat(expand_size) for r in torch.arange(int(counts.sum())).split(counts.tolist())])
-            geometry = {name: ENCODERS[name].take(inputs, rows) for name, inputs in geometry.items()}
+        """Repeat each sample with all its images and videos."""
+        repeated: dict[str, Any] = {} if geometry is None else {"geometry": geometry}
+        if expand_size > 1 and input_ids is not None:
+            starts = input_ids[:, :-1] == self.config.vision_start_token_id
+            for kind, pixels in (("image", "pixel_values"), ("video", "pixel_values_videos")):
+                grid_thw = kwargs.pop(f"{kind}_grid_thw", None)
+                if grid_thw is None:
+                    continue
+                counts = (starts & (input_ids[:, 1:] == getattr(self.config, f"{kind}_token_id"))).sum(-1).tolist()
+                rows = torch.cat([row.repeat(expand_size) for row in torch.arange(len(grid_thw)).split(counts)])
+                parts = kwargs.pop(pixels).split(grid_thw.prod(-1).tolist())
+                repeated |= {f"{kind}_grid_thw": grid_thw[rows], pixels: torch.cat([parts[row] for row in rows])}
+                if kind == "video" and (seconds := kwargs.pop("second_per_grid_ts", None)) is not None:
+                    repeated["second_per_grid_ts"] = torch.as_tensor(seconds)[rows]
+                if kind == "video" and geometry is not None:
+                    taken = {name: ENCODERS[name].take(inputs, rows) for name, inputs in geometry.items()}
+                    repeated["geometry"] = taken
         input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
-        return input_ids, kwargs if geometry is None else kwargs | {"geometry": geometry}
+        return input_ids, kwargs | repeated
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
+        """Positions before the first step, which transformers 5 asks for."""
+        input_ids = model_kwargs.get("input_ids", inputs_tensor)
+        if not input_ids.is_floating_point():
+            model_kwargs = token_types(self.config, input_ids) | model_kwargs
+        return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
 
 
 def own_parts(gsm: Mapping[str, Any]) -> set[str]:
@@ -596,5 +618,8 @@ def default_question_mask(
     return asks & present
 
 
+register_names(
+    Qwen2_5_VLGSMForConditionalGeneration, Qwen2_5_VLGSMForConditionalGeneration._checkpoint_conversion_mapping
+)
 AutoConfig.register(Qwen2_5_VLGSMConfig.model_type, Qwen2_5_VLGSMConfig)
 AutoModelForImageTextToText.register(Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForConditionalGeneration)

@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding, Qwen2RMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from dsr.model.address import MIDDLE, Address, draw, label
 from dsr.model.gsm import NORM_EPS, Look, QFormer
+from dsr.model.transformers_versions import MultimodalRotaryEmbedding
 
 LAYERS = 2
 LABELS = 4
@@ -70,7 +71,7 @@ class QuestionReader(nn.Module):
         self.norm = Qwen2RMSNorm(d, eps=NORM_EPS)
         self.absent = nn.Linear(d, 1)
         self.seconds = nn.Linear(d, 1)
-        self.rotary = Qwen2_5_VLRotaryEmbedding(config=config)
+        self.rotary = MultimodalRotaryEmbedding(config=config)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -6,6 +6,7 @@ Design choices:
   tokens' places in the prompt, not from the decoded phrase: the word whose tokens are best on the mean ("red car"
   and "blue car" share a token), if one of them is above the text threshold. So a curated word comes back as itself.
 - The published .pth holds BERT's weights too; the local folder gives its configuration and vocabulary.
+- The package's wrapper around BERT calls methods that transformers 5 no longer has: `TextEncoder` is in its place.
 
 Source: IDEA-Research/GroundingDINO (arXiv 2303.05499); thresholds 0.35 and 0.25 are those of its demo.
 """
@@ -18,11 +19,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import groundingdino
 import numpy as np
 import torch
 from groundingdino.models import build_model
+from groundingdino.models.GroundingDINO import groundingdino as architecture
 from groundingdino.util.slconfig import SLConfig
 from torch.nn import functional
 from torchvision.ops import batched_nms, box_convert
@@ -210,6 +213,32 @@ def _write_vocabulary(folder: Path) -> int:
     return len(tokens)
 
 
+class TextEncoder(torch.nn.Module):
+    """BERT's states under the package's mask: the words of a prompt do not see one another."""
+
+    def __init__(self, bert_model: BertModel) -> None:
+        super().__init__()
+        self.config = bert_model.config
+        self.embeddings, self.encoder, self.pooler = bert_model.embeddings, bert_model.encoder, bert_model.pooler
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """`last_hidden_state` [b, n, d].
+
+        Args:
+            input_ids, position_ids, token_type_ids: [b, n].
+            attention_mask: [b, n, n] bool, True where a token sees another.
+        """
+        states = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids, position_ids=position_ids)
+        unseen = (1 - attention_mask[:, None].to(states.dtype)) * torch.finfo(states.dtype).min
+        return {"last_hidden_state": self.encoder(states, attention_mask=unseen)[0]}
+
+
 def _build(changes: dict[str, Any], bert: Path) -> torch.nn.Module:
     config = SLConfig.fromfile(str(CONFIG))
     # Checkpointing saves memory in a backward pass, and there is none.
@@ -217,6 +246,6 @@ def _build(changes: dict[str, Any], bert: Path) -> torch.nn.Module:
     for key, value in {**settings, "text_encoder_type": str(bert), "device": "cpu"}.items():
         config[key] = value
     # The package prints what it builds.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), patch.object(architecture, "BertModelWarper", TextEncoder):
         model: torch.nn.Module = build_model(config)
     return model

@@ -33,6 +33,7 @@ from dsr.files import sha256_file, sha256_json, whole_folder, write_json
 from dsr.mcq import read_questions
 from dsr.model.geometry_encoders import ENCODERS
 from dsr.model.presets import make_model, share_cores
+from dsr.model.transformers_versions import tied_names
 from dsr.params import Params
 from dsr.source import code_hash
 from dsr.training.curriculum import Curriculum
@@ -196,10 +197,10 @@ def write_model(
         model.to(dtype)
     else:
         # Gathered from the processes, what is tied is there twice.
-        tied = model._tied_weights_keys if model.config.get_text_config().tie_word_embeddings else ()
-        state = {name: tensor.to(dtype) for name, tensor in state.items() if name not in (tied or ())}
+        tied = tied_names(model)
+        state = {name: tensor.to(dtype) for name, tensor in state.items() if name not in tied}
     with whole_folder(path) as partial:
-        model.save_pretrained(partial, safe_serialization=True, state_dict=state)
+        model.save_pretrained(partial, state_dict=state)
         processor.save_pretrained(partial)
         write_json(partial / "params.json", made_from(params))
         write_json(partial / "training_summary.json", summary)

@@ -30,6 +30,7 @@ from dsr.model.chat import ANSWER_TOKENS
 from dsr.model.geometry_encoders import spelled
 from dsr.model.gsm import Look
 from dsr.model.qwen2_5_vl_gsm import IGNORED, OWN_PARTS, READER, Qwen2_5_VLGSMForConditionalGeneration
+from dsr.model.transformers_versions import tensorboard_arguments
 from dsr.params import Train
 from dsr.training.batches import TrainingCollator
 from dsr.training.curriculum import Curriculum
@@ -135,7 +136,7 @@ def _arguments(
         disable_tqdm=True,
         deepspeed=deepspeed,
         report_to=["tensorboard"] if tensorboard else [],
-        logging_dir=str(tensorboard) if tensorboard else None,
+        **tensorboard_arguments(tensorboard),
     )
 
 
@@ -160,7 +161,7 @@ class GSMTrainer(Trainer):
         if gsm is not None and train.state_loss:
             gsm.register_forward_hook(self._keep_selected)
 
-    def create_optimizer(self) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups = [{**g, "params": [p for _, p in g["params"]]} for g in parameter_groups(self.model, self.settings)]
             # Fused, it is as fast in the host's memory as DeepSpeed's own, which has to be compiled and goes on from a
