@@ -19,7 +19,8 @@ from tests.review.conftest import command, free_port, serving, session_of
 from tests.small_project import HOSTILE, PARAMS
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, needs_browser]
-ENTER, ESCAPE, LEFT, RIGHT, BACKSPACE = "\ue007", "\ue00c", "\ue012", "\ue014", "\ue003"
+ENTER, ESCAPE, BACKSPACE, END = "\ue007", "\ue00c", "\ue003", "\ue010"
+LEFT, RIGHT, DOWN = "\ue012", "\ue014", "\ue015"
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_filters_by_type_and_state(project: Path, page: Page) -> None:
     own = pool[pool.type == kind]["qa_id"].tolist()
     with serving(session_of(project)) as server:
         page.open(server.address)
-        page.press("t", kind)
+        page.press("t", *[DOWN] * (1 + sorted(set(pool.type)).index(kind)))
         page.wait(lambda: page.qa_id == own[0], "the first of the type")
         page.press(ESCAPE)
         seen = []
@@ -139,11 +140,11 @@ def test_filters_by_type_and_state(project: Path, page: Page) -> None:
             page.answer("a")
             page.judge(ENTER)
         assert seen == own[:3]
-        page.press("f", "accept")
+        page.press("f", DOWN, DOWN)
         page.wait(lambda: page.qa_id == own[0], "the first accepted one")
         page.press(ESCAPE, "n")
         page.wait(lambda: page.qa_id == own[1], "the second accepted one")
-        page.press("f", "stale")
+        page.press("f", END)
         page.wait(lambda: page.text("status") == "No question matches the filter.", "nothing")
 
 

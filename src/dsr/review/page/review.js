@@ -24,6 +24,7 @@ let current = null; // The question that is shown.
 let ahead = null; // The one after it: {id, promise}.
 let watched = { since: 0, seconds: 0 };
 let busy = false;
+let turns = 0; // Questions asked for: of two that are under way, the later one is shown.
 
 // --- The server ---
 
@@ -142,15 +143,16 @@ function go(by, holds, nothing) {
 }
 
 async function show(place) {
-  const id = session.questions[place].id;
+  const id = session.questions[place].id, turn = ++turns;
   try {
     const question = await (ahead && ahead.id === id ? ahead.promise : ask(of("question", id)));
+    if (turn !== turns) return; // Another one was asked for meanwhile.
     ahead = null;
     render(question);
     prefetch(place);
   } catch (error) {
     ahead = null;
-    fail(error, () => show(place));
+    if (turn === turns) fail(error, () => turn === turns && show(place));
   }
 }
 
