@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dsr.files import write_bytes
 from dsr.mcq import read_questions
 from dsr.questions.verdicts import read_verdicts
 from dsr.review.server import ReviewServer
+from dsr.review.session import RefusedError
 from tests.review.conftest import Client, command, serving, session_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -243,6 +245,32 @@ def test_an_answer_that_is_none_is_refused(client: Client, project: Path, answer
     status, _, content = client.send("POST", "answer", {"id": ids(project)[0], "answer": answer})
     assert status == 400
     assert "an answer is A, B, C, D or unsure" in json.loads(content)["problem"]
+
+
+def test_explanations_that_nobody_waits_for_any_more_are_not_drawn(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, many = session_of(project), ids(project, "clip_01")
+    begun, go_on = threading.Event(), threading.Event()
+    drawn: list[str] = []
+
+    def draw(qa_id: str) -> str:
+        begun.set()
+        assert go_on.wait(30)
+        drawn.append(qa_id)
+        return "drawn"
+
+    monkeypatch.setattr(session, "_explain", draw)
+    session.question(many[0])
+    assert begun.wait(30)
+    for qa_id in many[1:8]:
+        session.question(qa_id)
+    session.answer(many[7], "A")
+    go_on.set()
+    with pytest.raises(RefusedError, match="drawn"):
+        session.explanation(many[7])
+    # The one that was under way, and the last four.
+    assert drawn == [many[0], *many[4:8]]
 
 
 # --- Verdicts ---

@@ -10,7 +10,7 @@ Design choices:
 
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,6 +43,9 @@ from dsr.questions.verdicts import (
 from dsr.review.clips import Clips, Frames, Recent
 
 _PICTURES = 32
+"""Explanations that are kept."""
+_AHEAD = 4
+"""Explanations that wait to be drawn, for the questions asked for last."""
 _TIME = "%Y-%m-%dT%H:%M:%S.%f"
 
 
@@ -269,21 +272,27 @@ class Session:
         """
         if not self._has_answered(qa_id):
             raise RefusedError("answer first", 403)
-        self._explain_ahead(qa_id)
-        found = self._explanations[qa_id].result()
+        future = self._explain_ahead(qa_id)
+        try:
+            found = future.result()
+        except CancelledError:
+            raise RefusedError("other questions were asked for since", 404) from None
         if isinstance(found, str):
             raise RefusedError(found, 404)
         return found
 
-    def _explain_ahead(self, qa_id: str) -> None:
+    def _explain_ahead(self, qa_id: str) -> "Future[Explained | str]":
         """Begin to draw, so that the picture is there when the reviewer has answered."""
         with self._lock:
             future = self._explanations.pop(qa_id, None)
             if future is None or future.cancelled():
                 future = self._explaining.submit(self._explain, qa_id)
             self._explanations[qa_id] = future
-            for old in list(self._explanations)[:-_PICTURES]:
-                self._explanations.pop(old).cancel()
+            for place, old in enumerate(reversed(list(self._explanations))):
+                # One that runs cannot be stopped; one that waits is drawn only for who is still there to see it.
+                if place >= _PICTURES or (place >= _AHEAD and self._explanations[old].cancel()):
+                    del self._explanations[old]
+            return future
 
     def _explain(self, qa_id: str) -> Explained | str:
         try:

@@ -24,6 +24,7 @@ let current = null; // The question that is shown.
 let ahead = null; // The one after it: {id, promise}.
 let watched = { since: 0, seconds: 0 };
 let busy = false;
+let waiting = new AbortController(); // Of the explanation that is asked for.
 let turns = 0; // Questions asked for: of two that are under way, the later one is shown.
 
 // --- The server ---
@@ -36,8 +37,8 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, body) {
-  const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+async function ask(path, body, signal) {
+  const options = body === undefined ? { signal } : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   let response, reply;
   try {
     response = await fetch(path, options);
@@ -228,6 +229,7 @@ function renderRevealed() {
   element("lines").replaceChildren();
   element("picture").hidden = true;
   element("picture").removeAttribute("src");
+  waiting.abort();
   if (!current.revealed) return;
   const { own, derived } = current.revealed;
   const said = own === session.unsure ? "You cannot tell" : own === derived ? `You agree: ${derived}` : `You say ${own}`;
@@ -244,9 +246,12 @@ function addLine(text) {
   element("lines").append(item);
 }
 
+/* Leave an explanation that nobody waits for: a browser keeps few connections to a server, and verdicts need one. */
 async function explain(id) {
+  waiting.abort();
+  waiting = new AbortController();
   try {
-    const { lines } = await ask(of("explanation", id));
+    const { lines } = await ask(of("explanation", id), undefined, waiting.signal);
     if (!current || current.id !== id) return;
     lines.forEach(addLine);
     element("picture").src = of("picture.png", id);
