@@ -176,6 +176,27 @@ def test_what_another_file_would_not_change_is_not_missing(folder: Path) -> None
     assert fetching.missing(folder.parents[2]).empty
 
 
+def test_a_full_video_is_read_once_for_all_its_clips(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Rows()
+    for number in (1, 2):
+        make_video(folder / f"{youtube_id(number)}.mp4", 100, seed=number)
+        for part in range(4):
+            name = f"{youtube_id(number)}_{part}"
+            rows.add(PASSED, number, videoID=name, timestamp=timestamp(2 * part, 2 * part + 1.5))
+    rows.write(folder)
+    read: list[Path] = []
+    for name in ("probe", "sha256_file"):
+        real = getattr(catalog, name)
+        monkeypatch.setattr(catalog, name, lambda path, real=real: read.append(path) or real(path))
+    table = catalogue(folder)
+    assert len(table) == 8
+    assert table["sha256"].nunique() == 2
+    assert Counter(read) == {folder / f"{youtube_id(number)}.mp4": 2 for number in (1, 2)}
+    # Another file of that name is another file.
+    make_video(folder / f"{youtube_id(1)}.mp4", 90, seed=7)
+    assert set(catalogue(folder)["sha256"]) != set(table["sha256"])
+
+
 def test_tools_need_a_catalogue_of_koala(folder: Path) -> None:
     root = folder.parents[2]
     with pytest.raises(StageError, match="run `dsr catalog` first"):

@@ -13,7 +13,7 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -390,8 +390,9 @@ def _seconds(value: str, name: str) -> float | None:
 
 def _probe_all(rows: list[Row], jobs: dict[int, _Job], workers: int) -> None:
     """Probe in worker processes; a file that crashes or hangs its process fails, and costs no other."""
-    numbers = list(jobs)
-    answers = map_isolated(partial(_probe_clip, time_limit=TIME_LIMIT), list(jobs.values()), workers)
+    # Clips of one video in a row, so that a process reads it once.
+    numbers = sorted(jobs, key=lambda number: (str(jobs[number].video or ""), number))
+    answers = map_isolated(partial(_probe_clip, time_limit=TIME_LIMIT), [jobs[i] for i in numbers], workers)
     for k, answer in console.track(answers, "probing clips", total=len(jobs)):
         row = rows[numbers[k]]
         if not isinstance(answer, Failure):
@@ -416,7 +417,7 @@ def _probe_clip(job: _Job, time_limit: int) -> _Probed:
         assert path is not None
         truth, rendered = _read_truth(job.truth) if job.truth else (None, False)
         if job.video:
-            info = probe(job.video)
+            info = _read_info(job.video, *_state(job.video))
             if truth and truth.num_frames != info.num_frames:
                 raise ClipError(f"truth does not match: {truth.num_frames} frames, the video has {info.num_frames}")
         else:
@@ -436,7 +437,25 @@ def _probe_clip(job: _Job, time_limit: int) -> _Probed:
         num_frames = frames_between(info.timestamps, start, end)[1]
         if num_frames < job.min_frames:
             raise ClipError(f"too few frames: {num_frames}, cues.num_frames is {job.min_frames}")
-        return _Probed(sha256_file(path), start, end, info.duration, info.fps, num_frames, info.width, info.height)
+        return _Probed(
+            _read_hash(path, *_state(path)), start, end, info.duration, info.fps, num_frames, info.width, info.height
+        )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of the last change of a file, by which a process knows that it has read it."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _read_info(path: Path, size: int, changed: int) -> VideoInfo:
+    return probe(path)
+
+
+@lru_cache(maxsize=8)
+def _read_hash(path: Path, size: int, changed: int) -> str:
+    return sha256_file(path)
 
 
 def _read_truth(path: Path) -> tuple[VideoInfo, bool]:

@@ -13,7 +13,7 @@ from dsr.files import write_bytes
 
 COLUMNS = ("url", "id", "start", "end", "videoID", "reason")
 """Address and YouTube id of the full video, seconds of it that are the clip, the clip, and why it is missing."""
-_KEPT_REASONS = ("duplicate", "too few frames")
+_KEPT_REASONS = ("duplicate", "too few frames", "several videos")
 """Kinds of reasons that another file would not change."""
 
 
