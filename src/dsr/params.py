@@ -81,7 +81,8 @@ class Koala:
     """Folder of the videos, from the project folder on: clips named by videoID, or full videos named by YouTube id, at
     any depth."""
     ids: str = ""
-    """Table with a column videoID, or text with one a line: no other clips are used. The published benchmark's, say."""
+    """Table with a column videoID (or video, with files' names), or text with one a line: no other clips are used. The
+    published benchmark's, say."""
     duration: tuple[AtLeast0, AtLeast0] = (20.0, 120.0)
     """Shortest and longest clip in seconds."""
     min_clarity: float | None = None

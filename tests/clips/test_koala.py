@@ -217,7 +217,7 @@ def test_words_are_whole_and_in_any_case(tmp_path: Path) -> None:
     assert kept(words=("dog",), without_words=("hot", "code")) == [captions[0]]
 
 
-@pytest.mark.parametrize("name", ["ids.parquet", "ids.csv", "ids.tsv", "ids.txt"])
+@pytest.mark.parametrize("name", ["ids.parquet", "ids.csv", "ids.tsv", "ids.txt", "DSRBench.tsv"])
 def test_ids_of_a_table(tmp_path: Path, name: str) -> None:
     rows_of(*({} for _ in range(9)), root=tmp_path)
     ids = [f"{youtube_id(k)}_{k}" for k in (2, 5, 5, 77)]
@@ -225,6 +225,9 @@ def test_ids_of_a_table(tmp_path: Path, name: str) -> None:
     match name:
         case "ids.parquet":
             table.to_parquet(tmp_path / name)
+        case "DSRBench.tsv":
+            table["video"] = table.pop("videoID") + ".mp4"
+            table.to_csv(tmp_path / name, index=False, sep="\t")
         case "ids.txt":
             (tmp_path / name).write_text("\n".join(ids))
         case _:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from glob import glob
 from operator import itemgetter
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
 from dsr import console, project
@@ -233,7 +233,8 @@ def find_parts(options: Koala, root: Path, workers: int, ids: Collection[str]) -
 
 
 def read_ids(path: Path) -> frozenset[str]:
-    """The videoIDs of a table with such a column (.parquet, .csv, .tsv), or of a text with one a line.
+    """The videoIDs of a table with such a column or, as names of files, `video` (.parquet, .csv, .tsv), or of a text
+    with one a line.
 
     Raises:
         StageError: it cannot be read, or holds none.
@@ -241,17 +242,21 @@ def read_ids(path: Path) -> frozenset[str]:
     import pandas as pd
 
     try:
-        if path.suffix == ".parquet":
-            ids = pd.read_parquet(path, columns=["videoID"])["videoID"].astype(str).tolist()
-        elif path.suffix in (".csv", ".tsv"):
-            separator = "," if path.suffix == ".csv" else "\t"
-            ids = pd.read_csv(path, sep=separator, dtype=str, usecols=["videoID"])["videoID"].dropna().tolist()
-        else:
-            ids = path.read_text(encoding="utf-8-sig").split()
+        match path.suffix:
+            case ".parquet":
+                table = pd.read_parquet(path)
+            case ".csv" | ".tsv":
+                table = pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", dtype=str)
+            case _:
+                table = pd.DataFrame({"videoID": path.read_text(encoding="utf-8-sig").split()})
+        if not {"videoID", "video"} & set(table):
+            raise ValueError("no column videoID or video")
+        column = table["videoID" if "videoID" in table else "video"]
+        ids = [PurePath(text.strip()).stem for text in column.dropna().astype(str)]
     except (OSError, ValueError) as error:
         text = " ".join(str(error).split())
         raise StageError(f"clips.koala.ids: {path} has no videoIDs that can be read: {text}") from None
-    found = frozenset(name for name in (text.strip() for text in ids) if VIDEO_ID.fullmatch(name))
+    found = frozenset(name for name in ids if VIDEO_ID.fullmatch(name))
     if not found:
         raise StageError(f"clips.koala.ids: {path} names no videoID (such as cC-Q5kcc3R8_27)")
     return found
