@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dsr.intervals import interval, resampled_means
-from dsr.mcq import LETTERS, TYPES
+from dsr.mcq import LETTERS
 from dsr.questions.verdicts import EDIT, REASONS, REJECT, UNSURE, VERDICTS, Verdict, in_force, outcomes
 
 RESAMPLES = 2000
@@ -107,7 +107,6 @@ def review_figures(
     right = [verdict.own_answer == about.answer[verdict.qa_id] for verdict in current]
     items = [(str(about.source_video[verdict.qa_id]), own) for verdict, own in zip(current, right, strict=True)]
     answered = pd.Series(right, [about.type[verdict.qa_id] for verdict in current], dtype=float)
-    present = [name for name in TYPES if name in set(pool["type"])]
     types = status.groupby(about.type.reindex(status.index))
     reviewed, rejected = types.size(), types.agg(lambda own: (own == REJECT).sum())
     figures: dict[str, Any] = {
@@ -121,8 +120,8 @@ def review_figures(
         "rejected": int((status == REJECT).sum()),
         "removed": len(removed),
         "removed_quartets": int(removed["quartet_id"].nunique()),
-        "type_reviewed": {name: int(reviewed.get(name, 0)) for name in present},
-        "type_rejected": {name: int(rejected.get(name, 0)) for name in present},
+        "type_reviewed": {name: int(count) for name, count in reviewed.items()},
+        "type_rejected": {name: int(count) for name, count in rejected.items()},
         "type_own_is_derived": answered.groupby(level=0).mean().round(4).to_dict(),
         "own_is_derived": share_with_interval(items, seed),
         "two_reviewers": _two_reviewers(current, about.source_video.to_dict(), seed),
