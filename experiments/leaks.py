@@ -100,18 +100,17 @@ def right_letters(model: torch.nn.Module, collator: TrainingCollator, examples: 
 
 def later_clips(root: Path, folder: Path, seed: int) -> str:
     """The trained model's score on clips of another seed."""
-    copy_project(root, folder, ())
+    copy_project(root, folder, [project.MODEL])
     change_params(folder, "simulate", seed=seed, num_clips=LATER_CLIPS, rendered=0)
     change_params(folder, "split", bench_fraction=0.9)
-    for stage in ("simulate", "catalog", "curate", "cues", "qa", "split"):
+    for stage in ("simulate", "catalog", "curate", "cues", "qa", "split", "evaluate"):
         run_stage(folder, stage)
-    run_stage(folder, "evaluate", "--model", str(root / project.MODEL))
     return score(folder)
 
 
 def permuted(root: Path, folder: Path) -> str:
     """The score after a training in which the answers of each quartet are permuted."""
-    copy_project(root, folder, ("data",))
+    copy_project(root, folder, [project.RAW.parent])
     table, rng = pd.read_parquet(folder / project.TRAIN), np.random.default_rng(0)
     table["answer"] = table.groupby("quartet_id")["answer"].transform(lambda own: rng.permutation(own.to_numpy()))
     table.to_parquet(folder / project.TRAIN)
@@ -120,11 +119,11 @@ def permuted(root: Path, folder: Path) -> str:
     return score(folder)
 
 
-def copy_project(root: Path, folder: Path, parts: Sequence[str]) -> None:
+def copy_project(root: Path, folder: Path, parts: Sequence[Path]) -> None:
     """A copy of what stages need, with `parts` of the outputs; files that are links become files."""
     folder.mkdir(parents=True)
     shutil.copy(root / project.PARAMS, folder)
-    for part in ("configs", load(root / project.PARAMS).model.backbone, *parts):
+    for part in (project.DEEPSPEED, load(root / project.PARAMS).model.backbone, *parts):
         shutil.copytree(root / part, folder / part)
 
 

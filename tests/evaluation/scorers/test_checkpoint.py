@@ -99,7 +99,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return build(tmp_path_factory.mktemp("project"), GSM(num_tokens=4))
 
 
-BY_FIVES = Evaluate(batch_size=5)
+BY_FIVES = Evaluate(batch_size=5, shared_prefix=False)
 
 
 def scorer_of(root: Path, questions: pd.DataFrame | None = None, options: Evaluate = BY_FIVES) -> CheckpointScorer:
@@ -120,7 +120,9 @@ def test_scores_are_log_probabilities_that_no_batch_changes(root: Path) -> None:
     assert scores.shape == (12, 4)
     assert (scores < 0).all()
     assert (np.exp(scores).sum(axis=1) <= 1).all()
-    alone = scores_of(scorer_of(root, options=Evaluate(batch_size=1)), questions=benchmark().iloc[::-1])[::-1]
+    alone = scores_of(
+        scorer_of(root, options=Evaluate(batch_size=1, shared_prefix=False)), questions=benchmark().iloc[::-1]
+    )[::-1]
     np.testing.assert_allclose(scores, alone, atol=3e-4)
 
 
@@ -131,7 +133,7 @@ def test_a_shared_prefix_gives_the_same_scores_under_every_control(
 ) -> None:
     monkeypatch.setattr(scoring, "_DECIMALS", 12)
     root = root if fusion == "gsm" else build(tmp_path, GSM(fusion=fusion))
-    apart, together = scorer_of(root), scorer_of(root, options=Evaluate(batch_size=5, shared_prefix=True))
+    apart, together = scorer_of(root), scorer_of(root, options=Evaluate(batch_size=5))
     forwards = count_packed(monkeypatch)
     asked = varied()
     for control in CONTROLS:
@@ -272,7 +274,7 @@ def test_a_video_that_fails_after_it_was_accepted_costs_its_questions_alone(root
 
 
 def test_a_killed_run_goes_on_with_a_shared_prefix_and_without(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = Evaluate(batch_size=5, shared_prefix=True)
+    options = Evaluate(batch_size=5)
     apart, together = scorer_of(root), scorer_of(root, options=options)
     assert apart.identity == together.identity
     whole = predict(varied(), together)
@@ -289,7 +291,7 @@ def test_a_killed_run_goes_on_with_a_shared_prefix_and_without(root: Path, monke
 
 
 def test_a_clip_that_fails_in_a_shared_batch_costs_its_questions_alone(root: Path) -> None:
-    together = scorer_of(root, options=Evaluate(shared_prefix=True))
+    together = scorer_of(root, options=Evaluate())
     together.inputs.clips = ClipStore.of_project(root, cache_bytes=1)
     together.inputs.clips.videos["filmed_1"] = root / "data/qa/bench.parquet"
     table = predict(varied(), together)
@@ -336,7 +338,7 @@ def test_a_model_is_the_same_whatever_the_records_of_its_training_say(tmp_path: 
 
 
 def test_the_stage_scores_a_checkpoint_with_its_controls(root: Path) -> None:
-    params = Params(evaluate=Evaluate(bootstrap=100, batch_size=6))
+    params = Params(evaluate=Evaluate(bootstrap=100, batch_size=6, shared_prefix=False))
     run(params, root, workers=1)
     predictions = pd.read_parquet(root / "data/predictions/bench.parquet")
     assert predictions.groupby("control").size().to_dict() == {"score": 12, "blind": 12, "shuffled_geometry": 12}
@@ -396,7 +398,7 @@ def figures(root: Path, choose) -> dict[str, Any]:
     questions = pd.read_parquet(root / "data/qa/train.parquet")
     toy = Toy(root, choose)
     controls = ("blind", "black_video", "first_frame", "zeroed_geometry", "shuffled_geometry", "no_question")
-    options = Evaluate(bootstrap=100, controls=controls, rotations=True, cache=False)
+    options = Evaluate(bootstrap=100, controls=controls, rotations=True, cache=False, shared_prefix=False)
     scorer = CheckpointScorer(toy, toy.inputs, questions, options, "toy", workers=1)
     metrics, _ = evaluate(questions, scorer, options, root)
     rows = metrics.tables["by_type"].query("type == 'all'")
