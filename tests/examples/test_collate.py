@@ -223,7 +223,7 @@ def test_shuffled_geometry_is_the_lenders_with_the_own_video(world: World) -> No
 
 def test_moving_a_batch_moves_its_geometry(world: World) -> None:
     moved = world.collator()([EXAMPLE]).to("meta")
-    assert {moved["input_ids"].device.type, moved["geometry"]["tracks"]["words"].device.type} == {"meta"}
+    assert {moved["input_ids"].device.type, moved["geometry"]["tracks"]["labels"].device.type} == {"meta"}
 
 
 def test_length_batches_cover_every_index_once(world: World) -> None:

@@ -20,13 +20,20 @@ def test_every_part_has_places_of_its_own_and_together_they_are_the_width(d: int
         torch.nn.init.constant_(linear.weight, 1.0)
     torch.nn.init.constant_(address.time_map.bias, 100.0)
     parts = [
-        address.values(torch.ones(d // 2)),
+        torch.nn.functional.pad(torch.ones(d // 2), (0, d - d // 2)),
         address.viewer(ones),
         address.target(ones),
         address.time(torch.tensor(1.0)),
     ]
     assert torch.stack([part != 0 for part in parts]).sum(0).tolist() == [1] * d
     assert [int((part != 0).sum()) for part in parts[:3]] == [d // 2, d // 6, d // 6]
+    labels, things = torch.stack([2 * ones, ones])[None], torch.tensor([[[1, 1]]])
+    token = address.token(torch.ones(1, 1, d // 2), torch.ones(1, 1), labels, things)
+    torch.testing.assert_close(token[0, 0], torch.stack(parts).sum(0))
+    torch.testing.assert_close(
+        address.token(torch.ones(1, 1, d // 2), torch.ones(1, 1), labels, things[..., 1:])[0, 0],
+        torch.stack([parts[0], *parts[2:]]).sum(0),
+    )
 
 
 def test_a_label_is_the_mean_of_its_words_at_size_one() -> None:

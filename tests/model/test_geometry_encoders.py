@@ -72,7 +72,7 @@ def test_point_map_tokens_of_a_wall(cues: ClipCues) -> None:
 
 def test_track_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
     arrays = TrackEncoder.extract(cues, GRID, encode)
-    values, cells, words = arrays["values"], arrays["cells"], arrays["words"]
+    values, cells, labels = arrays["values"], arrays["cells"], arrays["labels"]
     assert values.shape == (6, 2 * 49)
     scale = np.median([4, 3, 2, 1, 8, 7, 6, 5])
     robot, ball, camera = values[1, 49:98], values[3, 49:98], values[5, 49:98]
@@ -101,8 +101,9 @@ def test_track_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
     assert camera[39:45].tolist() == pytest.approx([0, 0, 1, 1, 0, 0])
     assert camera[45:].tolist() == pytest.approx([0, 0, 0, np.log(1 / scale)])
     assert cells.tolist() == [[t, 1, 1] for _ in range(3) for t in range(2)]
-    assert words[0].tolist() == [*encode("robot"), PADDING, PADDING, PADDING]
-    assert words[5].tolist() == [*encode("camera"), PADDING, PADDING]
+    assert arrays["things"].tolist() == [[0], [0], [1], [1], [2], [2]]
+    assert labels[0].tolist() == [*encode("robot"), PADDING, PADDING, PADDING]
+    assert labels[2].tolist() == [*encode("camera"), PADDING, PADDING]
 
 
 def test_pair_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
@@ -132,19 +133,18 @@ def test_pair_tokens_of_a_robot_a_ball_and_the_camera(cues: ClipCues) -> None:
     assert robot[7:13].tolist() == pytest.approx([0, -1, 0, 1, 0, 0], abs=1e-6)
     assert robot[13:24].tolist() == pytest.approx([-1, 0, 0, speed, -1, 0, 0, 0, 0, 0, np.log(0.02)], abs=1e-6)
     assert robot[24:].tolist() == pytest.approx([0, 0, 1 / scale, 0, 0, 1, -1, 0, 0, 1 / scale, 0, 0], abs=1e-6)
-    assert arrays["viewer_words"][5, :6].tolist() == encode("camera")
-    assert arrays["words"][5, :5].tolist() == encode("robot")
+    assert arrays["labels"][things[5, 0], :6].tolist() == encode("camera")
+    assert arrays["labels"][things[5, 1], :5].tolist() == encode("robot")
     assert arrays["cells"].tolist() == [[t, 1, 1] for _ in range(4) for t in range(2)]
 
 
 @pytest.mark.parametrize("encoder", [TrackEncoder, PairEncoder])
-def test_an_address_has_the_seconds_of_the_clip_and_the_thing(encoder: type, cues: ClipCues) -> None:
+def test_an_address_has_the_seconds_of_the_clip_and_the_labels_of_its_things(encoder: type, cues: ClipCues) -> None:
     arrays = encoder.extract(cues, GRID, encode)
     # Frames are one second apart.
     assert arrays["seconds"][:2].tolist() == [0.5, 2.5]
-    names = [*cues.labels, "camera"]
-    for words, things in zip(arrays["words"], arrays["things"], strict=True):
-        assert words[: len(names[things[-1]])].tolist() == encode(names[things[-1]])
+    for words, name in zip(arrays["labels"], [*cues.labels, "camera"], strict=True):
+        assert words[: len(name)].tolist() == encode(name)
 
 
 @torch.no_grad()

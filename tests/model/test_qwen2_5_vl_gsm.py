@@ -77,14 +77,15 @@ def make_geometry(grids: list[tuple[int, int, int]], seed: int = 0) -> dict[str,
     for row, (t, h, w) in zip(cells, grids, strict=True):
         row[: t * h * w // 4] = torch.cartesian_prod(*(torch.arange(n) for n in (t, h // 2, w // 2)))
     values = torch.randn(len(grids), most, 46, generator=generator)
-    words = torch.tensor([5, 6, PADDING, PADDING, PADDING, PADDING, PADDING, PADDING]).expand(len(grids), 2, 8)
+    words = torch.tensor([5, 6, PADDING, PADDING, PADDING, PADDING, PADDING, PADDING]).expand(len(grids), 1, 8)
     return {
         "point_map": {"values": values, "cells": cells},
         "tracks": {
             "values": torch.randn(len(grids), 2, 98, generator=generator),
             "cells": torch.zeros(len(grids), 2, 3, dtype=torch.long),
             "seconds": torch.tensor([0.5, 2.5]).expand(len(grids), 2),
-            "words": words,
+            "things": torch.zeros(len(grids), 2, 1, dtype=torch.long),
+            "labels": words,
         },
     }
 

@@ -135,13 +135,9 @@ def test_a_change_is_one_of_names_times_and_values(world: World) -> None:
         assert (noise[own[name]["values"] == 0] == 0).all()
         assert noise[own[name]["values"] != 0].std().item() == pytest.approx(0.1, rel=0.2)
         assert torch.equal(changed[name]["values"], again[name]["values"])
-    robot, ball, camera = (
-        own["tracks"]["words"][0][own["tracks"]["things"][0, :, 0] == thing][0] for thing in range(3)
-    )
-    names = torch.stack([ball, robot, camera])
-    assert torch.equal(changed["tracks"]["words"][0], names[changed["tracks"]["things"][0, :, 0]])
-    assert torch.equal(changed["pairs"]["viewer_words"][0], names[changed["pairs"]["things"][0, :, 0]])
-    assert torch.equal(changed["pairs"]["words"][0], names[changed["pairs"]["things"][0, :, 1]])
+        robot, ball, camera = own[name]["labels"][0]
+        assert torch.equal(changed[name]["labels"][0], torch.stack([ball, robot, camera]))
+        assert torch.equal(changed[name]["things"], own[name]["things"])
     # What is kept for the next time is the clip as it is.
     untouched = collator.for_gsm([about(world, 0, guide)])["asked"]["geometry"]
     assert all(torch.equal(untouched[name][part], own[name][part]) for name in own for part in own[name])

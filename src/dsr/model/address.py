@@ -71,9 +71,15 @@ class Address(nn.Module):
         for linear in (self.viewer_map, self.target_map, self.time_map):
             draw(linear, SCALE)
 
-    def values(self, values: Tensor) -> Tensor:
-        """[..., d] of values [..., d / 2]."""
-        return self._place(values, 0)
+    def token(self, values: Tensor, seconds: Tensor, labels: Tensor, things: Tensor) -> Tensor:
+        """[v, k, d] of values [v, k, d / 2] at times [v, k], of things with labels [v, n, d]: a target [v, k, 1], or a
+        viewer and a target [v, k, 2], which are indices of labels.
+        """
+        target = self.target_map(labels).take_along_dim(things[..., -1:], dim=1)
+        viewer = target.new_zeros(*target.shape[:-1], self.viewer_map.out_features)
+        if things.shape[-1] > 1:
+            viewer = self.viewer_map(labels).take_along_dim(things[..., :1], dim=1)
+        return torch.cat([values, viewer, target, self._times(seconds)], dim=-1)
 
     def viewer(self, labels: Tensor) -> Tensor:
         """[..., d] of viewers' labels [..., d]."""
@@ -85,7 +91,10 @@ class Address(nn.Module):
 
     def time(self, seconds: Tensor) -> Tensor:
         """[..., d] of times in seconds [...]."""
-        return self._place(self.time_map(time_features(seconds).to(self.time_map.weight.dtype)), 3)
+        return self._place(self._times(seconds), 3)
+
+    def _times(self, seconds: Tensor) -> Tensor:
+        return self.time_map(time_features(seconds).to(self.time_map.weight.dtype))
 
     def _place(self, part: Tensor, number: int) -> Tensor:
         start = self.starts[number]

@@ -166,12 +166,12 @@ class PointMapEncoder(GeometryEncoder):
 class AddressedEncoder(GeometryEncoder):
     """Values in one part of a token's width, an address in the others.
 
-    Beside `values` and `cells`: `seconds` [k] float32, the group's mean time in seconds of the clip; `words` [k, 8]
-    int64, token ids of the label, PADDING after them; `things` [k, n] int64, tracks that a token is of, the number of
-    tracks for the camera (no part of the token: dsr.training.guidance).
+    Beside `values` and `cells`: `seconds` [k] float32, the group's mean time in seconds of the clip; `things` [k, n]
+    int64, the track that a token is of, or its viewer and target, the number of tracks for the camera; `labels`
+    [tracks + 1, 8] int64, token ids of the things' labels, PADDING after them.
     """
 
-    inputs: tuple[str, ...] = ("values", "cells", "seconds", "words")
+    inputs: tuple[str, ...] = ("values", "cells", "seconds", "things", "labels")
     is_addressed = True
     num_values: int
 
@@ -191,10 +191,8 @@ class AddressedEncoder(GeometryEncoder):
         if address is None:
             raise ValueError(f"{self.name} needs an address")
         cells, dtype = inputs["cells"], words.weight.dtype
-        states = address.values(self.values(inputs["values"].to(dtype))) + address.time(inputs["seconds"])
-        states = states + self.kind.to(dtype) + address.target(spelled(inputs["words"], words))
-        if "viewer_words" in inputs:
-            states = states + address.viewer(spelled(inputs["viewer_words"], words))
+        values, labels = self.values(inputs["values"].to(dtype)), spelled(inputs["labels"], words)
+        states = address.token(values, inputs["seconds"], labels, inputs["things"].clamp(min=0)) + self.kind.to(dtype)
         return GeometryTokens(states * (cells[..., :1] != PADDING), cells)
 
 
@@ -223,8 +221,8 @@ class TrackEncoder(AddressedEncoder):
             "values": _clip(things[thing, group].reshape(len(thing), TrackEncoder.num_values)),
             "cells": _cells(things, grid)[thing, group],
             "seconds": view.group_seconds[group].astype(np.float32),
-            "words": label_words(cues, encode)[thing],
             "things": thing[:, None],
+            "labels": label_words(cues, encode),
         }
 
 
@@ -239,11 +237,10 @@ class PairEncoder(AddressedEncoder):
     direction (3) and logarithm of the speed (1) of the target's own motion; in the first camera's frame, the target
     from the viewer (3), the viewer's forward and left axis (6); in the viewer's axes, where the target is (3): two of
     these tell how one target lies from another. All zero in a frame where not both are visible, as is what is not
-    known. `viewer_words` are the viewer's, `words` the target's; `things` [k, 2] are viewer and target.
+    known. `things` [k, 2] are viewer and target.
     """
 
     name = "pairs"
-    inputs = ("values", "cells", "seconds", "viewer_words", "words")
     num_values = FRAMES * 36
 
     @staticmethod
@@ -252,14 +249,13 @@ class PairEncoder(AddressedEncoder):
         viewers, targets = _pairs(cues)
         values = _by_group(_seen_by(cues, view, viewers, targets), grid)
         pair, group = np.nonzero(values[..., 0].any(axis=-1))
-        viewer, target, words = viewers[pair], targets[pair], label_words(cues, encode)
+        viewer, target = viewers[pair], targets[pair]
         return {
             "values": _clip(values[pair, group].reshape(len(pair), PairEncoder.num_values)),
             "cells": _cells(_by_group(_things(cues, view), grid), grid)[target, group],
             "seconds": view.group_seconds[group].astype(np.float32),
-            "viewer_words": words[viewer],
-            "words": words[target],
             "things": np.stack([viewer, target], axis=-1),
+            "labels": label_words(cues, encode),
         }
 
 

@@ -87,11 +87,9 @@ class TrainingCollator(Collator):
 
     def arrays(self, encoder: str, clip_id: str, example: Any, grid: Grid) -> dict[str, np.ndarray]:
         arrays, change = super().arrays(encoder, clip_id, example, grid), example.change
-        if change.names and "things" in arrays:
+        if change.names and "labels" in arrays:
             cues = self.inputs.clips.cues(clip_id)
-            words = label_words(cues, lambda text: self._label(f" {change.names.get(text[1:], text[1:])}"))
-            places = {"viewer_words": 0, "words": -1}
-            arrays = arrays | {part: words[arrays["things"][:, k]] for part, k in places.items() if part in arrays}
+            arrays = arrays | {"labels": label_words(cues, lambda text: self._renamed(text, change.names))}
         if change.shift and "seconds" in arrays:
             arrays = arrays | {"seconds": arrays["seconds"] + np.float32(change.shift)}
         if change.noise:
@@ -112,10 +110,12 @@ class TrainingCollator(Collator):
             "question_mask": pad_left([[1] * len(ids) for ids in questions], 0).bool(),
         }
 
-    def _label(self, text: str) -> list[int]:
-        if text not in self._labels:
-            self._labels[text] = self.inputs.tokens(text)
-        return self._labels[text]
+    def _renamed(self, text: str, names: Mapping[str, str]) -> list[int]:
+        """Tokens of a name, with the space before it, or of the one that it is exchanged for."""
+        name = names.get(text[1:], text[1:])
+        if name not in self._labels:
+            self._labels[name] = self.inputs.tokens(f" {name}")
+        return self._labels[name]
 
     def _states(self, examples: Sequence[GuidedExample]) -> dict[str, Tensor]:
         states = torch.full((len(examples), self.config.num_geometry_tokens), IGNORED)
