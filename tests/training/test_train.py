@@ -284,6 +284,14 @@ def test_other_fusions_and_readings_train_too(fusion: Any, question: Any, tmp_pa
     assert load_model(tmp_path / "models/gsm", "cpu")[0].config.gsm["fusion"] == fusion
 
 
+def test_figures_are_means_of_what_was_logged() -> None:
+    logged = [{"loss": 3.0}, *({"loss": 1.0, "accuracy": k / 10} for k in range(11)), {"train_runtime": 1.0}]
+    assert train.final_metrics(logged) == {"first_loss": 3.0, "last_loss": 1.0, "last_accuracy": 0.55}
+    # Few steps end before an accuracy is logged.
+    assert train.final_metrics(logged[:1]) == {"first_loss": 3.0, "last_loss": 3.0}
+    assert train.final_metrics([]) == {}
+
+
 def test_rows_that_cannot_be_used_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_project(tmp_path, rows=1, videos=0)
     (root / "data/cues/clip_1.npz").unlink()

@@ -210,13 +210,8 @@ def final_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
     """First and last loss and the last accuracy, each a mean over up to ten logged values."""
     losses = [entry["loss"] for entry in history if "loss" in entry]
     right = [entry["accuracy"] for entry in history if "accuracy" in entry]
-    if not losses:
-        return {}
-    return {
-        "first_loss": round(losses[0], 4),
-        "last_loss": round(sum(losses[-10:]) / len(losses[-10:]), 4),
-        "last_accuracy": round(sum(right[-10:]) / len(right[-10:]), 4),
-    }
+    found = {"first_loss": losses[:1], "last_loss": losses[-10:], "last_accuracy": right[-10:]}
+    return {name: round(sum(values) / len(values), 4) for name, values in found.items() if values}
 
 
 def _report_missing(missing: Mapping[str, str], total: int, blank: int) -> None:
