@@ -8,5 +8,5 @@ cd "$(dirname "$0")/.."
 for fusion in gsm none; do
   dvc exp run --queue --name "${PREFIX:-}learning-$fusion" -S "gsm.fusion=$fusion" \
     -S simulate.num_clips=1400 -S simulate.rendered=0 -S simulate.seed=5 \
-    -S train.geometry_steps=2500 -S train.steps=600 "$@"
+    -S train.geometry_steps=2500 -S train.steps=500 "$@"
 done

@@ -482,7 +482,7 @@ class Model:
 class Train:
     """Fine-tuning (training/)."""
 
-    steps: Annotated[int, Field(ge=0)] = 150
+    steps: Annotated[int, Field(ge=0)] = 100
     """Optimizer steps on questions with video and geometry; 0 trains for `epochs`."""
     epochs: Above0 = 1.0
     """Passes over the questions, where `steps` is 0."""
