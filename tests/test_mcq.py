@@ -3,7 +3,7 @@
 import doctest
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,8 @@ from dsr.console import StageError
 from dsr.exports import conversations, lmms_eval, vlmevalkit
 from dsr.exports.exported import Exported
 from dsr.files import write_parquet
-from dsr.mcq import PUBLISHED_COLUMNS, prompt, prompt_pieces, read_questions, read_row, row_problem
+from dsr.mcq import PUBLISHED_COLUMNS, prompt, read_questions, read_row, row_problem
+from dsr.params import PromptName
 
 OPTIONS = ["A. grows", "B. shrinks", "C. stays", "D. grows, then shrinks"]
 ROW = {"videoID": "clip", "question": "How?", "options": OPTIONS, "answer": "C", "type": "rel_dis", "qa_id": "q"}
@@ -101,10 +102,21 @@ def test_four_options_of_a_known_type_are_asked_of_published_tables_alone() -> N
     assert row_problem(ROW | {"type": "anything"}, published=True).startswith("type 'anything' is unknown")
 
 
+def test_published_prompts_to_the_letter() -> None:
+    assert (
+        prompt("How?", OPTIONS, "published") == "\nHow?\nOptions:\nA grows\nB shrinks\nC stays\nD grows, then shrinks"
+    )
+    assert prompt("How?", OPTIONS, "vlmevalkit").splitlines()[2:] == ["Question: How?", *OPTIONS, "Answer: "]
+
+
+def test_a_parameter_names_every_prompt() -> None:
+    assert get_args(PromptName) == ("", *mcq.PROMPTS)
+
+
 def test_training_endpoint_and_exports_ask_with_one_text(tmp_path: Path) -> None:
     question = Exported(**vars(read_row(ROW)), source_video="s", quartet_id="q", video="videos/clip.mp4")
     text = "How?\nOptions:\nA. grows\nB. shrinks\nC. stays\nD. grows, then shrinks\nAnswer with the letter."
-    assert prompt("How?", OPTIONS) == "".join(prompt_pieces("How?", OPTIONS)) == text
+    assert prompt("How?", OPTIONS) == text
     (path,) = conversations.write_qwen([question], tmp_path, "sft")
     assert json.loads(path.read_text())[0]["conversations"][0]["value"] == f"<video>\n{text}"
     task, data, _ = lmms_eval.write([question], tmp_path, "lmms")

@@ -59,7 +59,7 @@ def test_every_section_and_parameter_is_described():
     [
         ("gsm: {num_token: 4}", "unknown key 'gsm.num_token'; did you mean 'num_tokens'?"),
         ("gmn: {}", "unknown key 'gmn'; did you mean 'gsm'?"),
-        ("model: {preset: tiny}", "unknown key 'model.preset'; known: backbone, pi3, max_pixels, seed"),
+        ("model: {preset: tiny}", "unknown key 'model.preset'; known: backbone, pi3, max_pixels, prompt, seed"),
         ("1: 2", "unknown key '1'"),
         ("gsm: {num_tokens: many}", "gsm.num_tokens must be a whole number, from 1 to 65,536, not 'many'"),
         ("gsm: {num_tokens: true}", "gsm.num_tokens must be a whole number, from 1 to 65,536, not True"),

@@ -34,8 +34,54 @@ LETTERS = ALPHABET[:4]
 """Letters of the published questions and of ours."""
 SYSTEM = "You are a helpful assistant."
 INSTRUCTION = "Answer with the letter."
+DEFAULT_PROMPT = "dsr"
 FRAMES = "These are frames of a video, in order."
 """Line before the prompt where a video goes as pictures."""
+
+
+@dataclass(frozen=True)
+class PromptForm:
+    """Text around a question and its options."""
+
+    lead: str
+    """Between the video and the question; no tokenizer joins its end with what follows."""
+    question: str
+    """Line of the question, with {} in its place."""
+    heading: str
+    """Line between the question and its options; "" for none."""
+    dot: str
+    """What follows an option's letter."""
+    tail: str
+    """Line after the options; "" for none."""
+
+    def line(self, question: str) -> str:
+        """Line of a question as it stands in the prompt."""
+        return self.question.format(question)
+
+    def pieces(self, question: str, options: Sequence[str]) -> list[str]:
+        """Text that asks a question: lead, question with its heading, a piece for each option, and tail."""
+        opening = f"{self.line(question)}\n" + (f"{self.heading}\n" if self.heading else "")
+        lines = [f"{option[0]}{self.dot}{option[2:]}\n" for option in options]
+        if not self.tail:
+            lines[-1] = lines[-1].removesuffix("\n")
+        return [self.lead, opening, *lines, self.tail]
+
+
+PROMPTS = {
+    DEFAULT_PROMPT: PromptForm("", "{}", "Options:", ".", INSTRUCTION),
+    # Training data of the published model: github.com/Tiamat-Tech/DSR_Suite, qwen-vl-finetune/qa_json_gen.py.
+    "published": PromptForm("\n", "{}", "Options:", "", ""),
+    # Its evaluation, and Video-MME's: VLMEvalKit.
+    "vlmevalkit": PromptForm(
+        "\nThese are the frames of a video. Select the best answer to the following multiple-choice question based on "
+        "the video. Respond with only the letter (A, B, C, or D) of the correct option.\nQuestion:",
+        " {}",
+        "",
+        ".",
+        "Answer: ",
+    ),
+}
+"""Prompts by name: ours, the published model's training, VLMEvalKit's."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +137,15 @@ def bare(option: str) -> str:
     return option[2:].strip()
 
 
-def prompt_pieces(question: str, options: Sequence[str]) -> list[str]:
-    """Text that asks a question: its first piece with the heading, a piece for each option, and the instruction.
+def prompt(question: str, options: Sequence[str], form: str = DEFAULT_PROMPT) -> str:
+    """Text of the user's turn, without the video, in a form of `PROMPTS`.
 
-    >>> prompt_pieces("How does it change?", ["A. It grows.", "B. It shrinks."])
-    ['How does it change?\\nOptions:\\n', 'A. It grows.\\n', 'B. It shrinks.\\n', 'Answer with the letter.']
+    >>> prompt("How does it change?", ["A. It grows.", "B. It shrinks."])
+    'How does it change?\\nOptions:\\nA. It grows.\\nB. It shrinks.\\nAnswer with the letter.'
+    >>> prompt("How does it change?", ["A. It grows.", "B. It shrinks."], "published")
+    '\\nHow does it change?\\nOptions:\\nA It grows.\\nB It shrinks.'
     """
-    return [*(f"{line}\n" for line in (f"{question}\nOptions:", *options)), INSTRUCTION]
-
-
-def prompt(question: str, options: Sequence[str]) -> str:
-    """Text of the user's turn, without the video."""
-    return "".join(prompt_pieces(question, options))
+    return "".join(PROMPTS[form].pieces(question, options))
 
 
 def read_row(row: Mapping[str, Any]) -> Question:

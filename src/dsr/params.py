@@ -38,6 +38,7 @@ Width = Annotated[int, Field(ge=64, le=8192, multiple_of=2)]
 Bodies = Annotated[int, Field(ge=2, le=100)]
 Cells = Annotated[int, Field(ge=4, le=1024)]
 Pixels = Annotated[int, Field(ge=28 * 28, le=2**26)]
+PromptName = Literal["", "dsr", "published", "vlmevalkit"]
 
 
 def require(condition: bool, key: str, expected: str) -> None:
@@ -474,6 +475,9 @@ class Model:
     """pi3's checkpoint, for the encoder `pi3` on a published backbone."""
     max_pixels: Pixels = 784
     """Most pixels of a frame (the published recipe: 230400); a vision token sees 28 x 28 of them in two frames."""
+    prompt: PromptName = ""
+    """Text around a question in training, kept with the model: `dsr`; `published`, as in the released model's training
+    data; `vlmevalkit`, as in its evaluation (mcq.py). '': as the backbone was trained, `dsr` for a Qwen2.5-VL."""
     seed: Seed = 1
     """Seed of the weights that are drawn at random."""
 
@@ -572,6 +576,8 @@ class Evaluate:
     `endpoint`: the text that the model of `evaluate.endpoint` writes."""
     parser: Literal["lenient", "strict"] = "lenient"
     """Rule by which a letter is read from a text (evaluation/answer_parsing.py)."""
+    prompt: PromptName = ""
+    """Text around a question, as in `model.prompt`; '': as the model was trained, `dsr` for an endpoint."""
     max_new_tokens: Count = 16
     """Longest text of mode `generate`."""
     batch_size: Count = 64

@@ -9,13 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
+from dsr import mcq
 from dsr.examples.clips import ClipStore
 from dsr.examples.collate import Collator
 from dsr.examples.inputs import ClipInputs
 from dsr.examples.records import Example, clip_batches, length_batches, load_examples, text_length
 from dsr.examples.views import VIEWS
+from dsr.mcq import PROMPTS, bare
 from dsr.model import presets
 from dsr.model.chat import build_prompt, option_log_probs
+from dsr.model.qwen2_5_vl_gsm import IGNORED, default_question_mask
 from dsr.params import GSM
 from tests.training.projects import FRAMES, make_project
 
@@ -67,14 +70,28 @@ def test_a_training_sample_in_words(world: World) -> None:
     assert [text_of(world, batch["input_ids"][0][end - 1 : end + 1]) for end in ends] == [".\n"] * 4
 
 
-def test_as_published_all_text_but_the_answer_asks(world: World) -> None:
-    prompt = build_prompt(world.processor.tokenizer, QUESTION, OPTIONS, video_tokens=3, answer="B")
-    asked = text_of(world, [*compress(prompt.input_ids, prompt.asks)])
-    assert asked == (
-        f"system\nYou are a helpful assistant.\nuser\n{QUESTION}\nOptions:\n"
-        + "\n".join(OPTIONS)
-        + "\nAnswer with the letter."
-    )
+@pytest.mark.parametrize("form", PROMPTS)
+@pytest.mark.parametrize(("answer", "header"), [("", "assistant\n"), ("B", "")])
+def test_as_published_all_text_asks_and_the_header_only_where_the_answer_is_read(
+    world: World, form: str, answer: str, header: str
+) -> None:
+    made = build_prompt(world.processor.tokenizer, QUESTION, OPTIONS, video_tokens=3, answer=answer, form=form)
+    asked = text_of(world, [*compress(made.input_ids, made.asks)])
+    text = mcq.prompt(QUESTION, OPTIONS, form)
+    assert asked == f"system\nYou are a helpful assistant.\nuser\n{text}\n{header}"
+    ids = torch.tensor([made.input_ids])
+    labels = ids.masked_fill(~torch.tensor([made.answers]), IGNORED) if answer else None
+    expected = default_question_mask(world.model.config, ids, None, labels)
+    assert made.asks == expected[0].tolist()
+
+
+@pytest.mark.parametrize("form", PROMPTS)
+def test_every_form_knows_its_question_and_where_its_options_end(world: World, form: str) -> None:
+    tokenizer = world.processor.tokenizer
+    made = build_prompt(tokenizer, QUESTION, OPTIONS, video_tokens=3, line_alone=True, answer="B", form=form)
+    assert tokenizer.decode([*compress(made.input_ids, made.asks)]).strip() == QUESTION
+    before = [tokenizer.decode(made.input_ids[: end + 1]) for end in made.option_ends]
+    assert [text.rstrip().rsplit("\n", 1)[-1][2:].strip() for text in before] == [bare(option) for option in OPTIONS]
 
 
 @pytest.mark.parametrize("answer", ["", "B"])
@@ -102,9 +119,10 @@ def test_the_line_alone_asks_whatever_the_tokenizer_joins(world: World, answer: 
     assert tokenizer.decode([*compress(prompt.input_ids, prompt.asks)]) == "\nOptions:\n"
 
 
-def test_pieces_are_tokenized_as_the_whole_text_is(world: World) -> None:
+@pytest.mark.parametrize("form", PROMPTS)
+def test_pieces_are_tokenized_as_the_whole_text_is(world: World, form: str) -> None:
     tokenizer = world.processor.tokenizer
-    ids = build_prompt(tokenizer, QUESTION, OPTIONS, video_tokens=3, answer="C").input_ids
+    ids = build_prompt(tokenizer, QUESTION, OPTIONS, video_tokens=3, answer="C", form=form).input_ids
     assert tokenizer(tokenizer.decode(ids), add_special_tokens=False)["input_ids"] == ids
 
 

@@ -17,11 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dsr.console import StageError
-from dsr.model import convert
-from dsr.model.qwen2_5_vl_gsm import Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForConditionalGeneration
+from dsr.mcq import PROMPTS, SYSTEM
+from dsr.model import convert, load_model
+from dsr.model.chat import build_prompt
+from dsr.model.presets import backbone
+from dsr.model.qwen2_5_vl_gsm import QWEN_SPECIAL_TOKENS, Qwen2_5_VLGSMConfig, Qwen2_5_VLGSMForConditionalGeneration
+from dsr.params import GSM
 
 EXPECTED = Path(__file__).parent / "published_logits.safetensors"
 GRID = (4, 6, 8)
+OPTIONS = ("A. a", "B. b", "C. c", "D. d")
 SIZES: dict[str, Any] = {
     "hidden_size": 48,
     "intermediate_size": 64,
@@ -110,6 +115,48 @@ def test_logits_and_loss_are_those_of_the_published_class(model: Qwen2_5_VLGSMFo
     assert torch.equal(positions[:, 0], expected["positions"])
 
 
+class FixtureTokenizer:
+    """Has the tokens of `make_inputs` for the texts of a prompt."""
+
+    all_special_ids = QWEN_SPECIAL_TOKENS
+
+    def __init__(self, ids: list[int]) -> None:
+        question = ids[ids.index(151653) + 1 :][:30]
+        lead, opening, *options = PROMPTS["published"].pieces("Q", OPTIONS)[:-1]
+        self.known = {
+            f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n": ids[: ids.index(151652)],
+            "<|vision_start|>": [151652],
+            "<|video_pad|>": [151656],
+            "<|vision_end|>": [151653],
+            "<|im_end|>\n": [151645, 198],
+            "<|im_start|>assistant\n": [151644, 77091, 198],
+            "A<|im_end|>": [32, 151645],
+            "": [],
+            lead: question[:1],
+            "Q": question[1:4],
+            opening: question[1:10],
+            **{option: question[10 + 5 * i :][:5] for i, option in enumerate(options)},
+        }
+
+    def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, list[list[int]]]:
+        return {"input_ids": [self.known[text] for text in texts]}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("answer", "part"), [("", "prompt"), ("A", "train")])
+def test_prompts_of_this_project_give_the_published_logits(
+    answer: str, part: str, model: Qwen2_5_VLGSMForConditionalGeneration
+) -> None:
+    expected, inputs = load_file(EXPECTED), make_inputs(answer=bool(answer))
+    tokenizer: Any = FixtureTokenizer(inputs["input_ids"][0].tolist())
+    made = build_prompt(tokenizer, "Q", OPTIONS, video_tokens=80, answer=answer, form="published")
+    assert made.input_ids == inputs["input_ids"][0].tolist()
+    assert sum(made.asks) == 40 - 2 * bool(answer)
+    logits = model(**inputs | {"labels": None, "question_mask": torch.tensor([made.asks])}).logits[0]
+    read = logits if part == "prompt" else logits[-3:]
+    torch.testing.assert_close(read[:, expected["columns"]], expected[part], atol=1e-4, rtol=0)
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in our layout in several files, with a small vocabulary."""
@@ -152,6 +199,9 @@ def test_there_and_back_changes_no_byte(small: Path, tmp_path: Path) -> None:
     assert not any(info.values())
     assert loaded.config.vision_config.hidden_size == 32
     assert loaded.config.gsm == make_model(vocab_size=100).config.gsm | {"sizes": {"pi3": {**ENCODER, "heads": 1}}}
+    assert (loaded.config.prompt, json.loads((small / "config.json").read_text()).get("prompt")) == ("published", None)
+    convert.run(tmp_path / "again", tmp_path / "and back", "published")
+    assert "prompt" not in json.loads((tmp_path / "and back/config.json").read_text())
 
 
 def test_the_mask_token_is_left_out(small: Path, tmp_path: Path) -> None:
@@ -206,6 +256,24 @@ def test_what_cannot_be_converted_is_named_and_nothing_is_left(
     with pytest.raises(StageError, match=message):
         convert.run(source, tmp_path / "target", "published")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_an_unconverted_folder_is_refused(small: Path, tmp_path: Path) -> None:
+    convert.run(small, tmp_path / "published", "published")
+    for read in (load_model, lambda folder: backbone(folder, GSM(), 0, torch.float32)):
+        with pytest.raises(StageError, match=r"published layout.*dsr convert .*published <new folder>"):
+            read(tmp_path / "published")
+    convert.refuse_unconverted(small)
+
+
+def test_another_clock_than_the_published_one_is_refused(small: Path, tmp_path: Path) -> None:
+    convert.run(small, tmp_path / "published", "published")
+    path = tmp_path / "published/config.json"
+    config = json.loads(path.read_text())
+    config["vision_config"]["tokens_per_second"] = 4
+    path.write_text(json.dumps(config))
+    with pytest.raises(StageError, match=r"tokens_per_second is 4, and the published GSM counts 2"):
+        convert.run(tmp_path / "published", tmp_path / "ours", "ours")
 
 
 def test_a_plain_model_and_a_full_folder_are_refused(small: Path, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ class Collator:
             answer's; `labels` [b, r], a loss on the answer alone; and `option_ends` [b, 4], which of what is read are
             the options' ends (dsr.training.losses).
         shared_prefix: pack samples about the same frames of a clip together, where all of a batch have a video.
+        form: of the prompt (dsr.mcq.PROMPTS); "" for the model's own.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class Collator:
         lenders: Mapping[str, str] | None = None,
         training: bool = False,
         shared_prefix: bool = False,
+        form: str = "",
     ) -> None:
         self.inputs, self.config, self.view = inputs, config, VIEWS[view]
         if self.view.geometry == "shuffled" and lenders is None:
             raise ValueError(f"{view} needs lenders")
         self.lenders, self.training, self.shared_prefix = lenders or {}, training, shared_prefix
-        self.tokenizer = inputs.processor.tokenizer
+        self.tokenizer, self.form = inputs.processor.tokenizer, form
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         # A view makes what it shows anew each time.
@@ -146,6 +148,7 @@ class Collator:
             video_tokens=places,
             line_alone=self.config.reads_line_alone,
             answer=example.answer if self.training else "",
+            form=self.form or self.config.prompt,
         )
 
     def _vision_tokens(self, video: Video) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dsr.mcq import LETTERS, SYSTEM, prompt_pieces
+from dsr.mcq import DEFAULT_PROMPT, LETTERS, PROMPTS, SYSTEM
 
 ANSWER_TOKENS = 2
 """A letter and <|im_end|>."""
@@ -25,8 +25,7 @@ class Prompt:
 
     input_ids: list[int]
     asks: list[bool]
-    """Tokens that the GSM reads as the question: the text without special tokens and without the assistant's header, or
-    the question's line alone."""
+    """Tokens that the GSM reads as the question: the text without special tokens, or the question's line alone."""
     answers: list[bool]
     """The tokens with a loss: letter and <|im_end|>; nowhere in a prompt for evaluation."""
     option_ends: list[int]
@@ -41,37 +40,43 @@ def build_prompt(
     video_tokens: int = 0,
     line_alone: bool = False,
     answer: str = "",
+    form: str = DEFAULT_PROMPT,
 ) -> Prompt:
     """Token ids of a question.
 
     Args:
         options: texts that begin with their letters, "A. …".
         video_tokens: <|video_pad|> tokens, vision and geometry together; 0 for a prompt without video.
-        line_alone: the question's line asks, and no other text.
+        line_alone: the question's line asks, and no other text. Without it, as published, all text does; in training
+            without the assistant's header and the answer, and where the answer is to be read with the header.
         answer: a letter, for training; '' ends the prompt where the answer is to be read.
+        form: name of a form of `dsr.mcq.PROMPTS`.
     """
     fixed = (
         f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n",
         "<|vision_start|>",
         "<|video_pad|>",
         "<|vision_end|>",
-        "<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_end|>\n",
+        "<|im_start|>assistant\n",
         f"{answer}<|im_end|>" if answer else "",
     )
-    pieces = prompt_pieces(question, options)
+    pieces = PROMPTS[form].pieces(question, options)
     # One call: each has its overhead.
-    before, start, pad, end, header, ending, line, *lines = encode(tokenizer, [*fixed, question, *pieces])
+    encoded = encode(tokenizer, [*fixed, PROMPTS[form].line(question), *pieces])
+    before, start, pad, end, end_of_turn, header, ending, line, lead, *lines = encoded
     video = [*start, *pad * video_tokens, *end] if video_tokens else []
-    text = [*chain.from_iterable(lines)]
-    ends = (len(before) + len(video) - 1 + np.cumsum([len(line) for line in lines])).tolist()[1:-1]
-    ids = before + video + text + header + ending
+    text = [*lead, *chain.from_iterable(lines)]
+    start_of_line = len(before) + len(video) + len(lead)
+    ends = (start_of_line - 1 + np.cumsum([len(line) for line in lines])).tolist()[1:-1]
+    ids = before + video + text + end_of_turn + header + ending
     special = set(tokenizer.all_special_ids)
-    start_of_text = len(before) + len(video)
     if line_alone:
         # Without a question its heading asks: something must.
-        asked = [*range(start_of_text, start_of_text + (_shared(line, lines[0]) or len(lines[0])))]
+        asked = [*range(start_of_line, start_of_line + (_shared(line, lines[0]) or len(lines[0])))]
     else:
-        asked = [*range(len(before)), *range(start_of_text, len(ids) - len(header) - len(ending))]
+        left_out = len(header) + len(ending) if answer else 0
+        asked = [*range(len(before)), *range(len(before) + len(video), len(ids) - left_out)]
     asks = [False] * len(ids)
     for i in asked:
         asks[i] = ids[i] not in special

@@ -37,7 +37,10 @@ UNUSED = ("visual.spatial_encoder.mask_token",)
 """Tensors of DINOv2's training; the published class deletes them."""
 QUERIES = "visual.q_former_queries"
 PATCH_EMBED = "visual.patch_embed.proj.weight"
-PUBLISHED_GSM = {"fusion": "gsm", "num_tokens": 32, "encoders": ["pi3"]}
+PUBLISHED_GSM = {"fusion": "gsm", "num_tokens": 32, "encoders": ["pi3"], "question": "embeddings"}
+PUBLISHED_PROMPT = "published"
+TOKENS_PER_SECOND = 2
+"""Positions of 3D tokens in a second; the published class has the number in its code."""
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 CHUNK = 1 << 24
@@ -79,6 +82,25 @@ def run(source: Path, target: Path, to: Layout) -> None:
     console.summary("convert", {"tensors": len(weight_map), "files": len(files), "GiB": f"{size / 2**30:.2f}"})
 
 
+def refuse_unconverted(folder: Path) -> None:
+    """Refuse a folder in the published layout, of which only what Qwen2.5-VL has could be read.
+
+    Raises:
+        StageError: its tensors have published names.
+    """
+    published = tuple(name for name, _ in PREFIXES)
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            _, header = read_tensor_header(path)
+        except (OSError, ValueError):
+            continue  # a file that is not whole is told where it is loaded
+        if any(name.startswith(published) for name in header):
+            raise StageError(
+                f"{folder} is a DSR_Suite-Model in its published layout ({path.name} has its GSM's tensors): "
+                f"`dsr convert {folder} <new folder>`, and name that folder"
+            )
+
+
 def our_name(name: str) -> str:
     """A tensor's name in this project's files, from the published one."""
     return _replace(name, PREFIXES)
@@ -105,7 +127,13 @@ def to_ours(config: Mapping[str, Any], shapes: Mapping[str, list[int]], source: 
     plain = {key: value for key, value in config.items() if key not in ("model_type", "architectures", "vision_config")}
     gsm = GSM_DEFAULTS | PUBLISHED_GSM | {"num_tokens": shapes[QUERIES][0]}
     sizes = _encoder_sizes(shapes)
-    converted = Qwen2_5_VLGSMConfig(**plain, vision_config=vision, gsm=gsm | ({"sizes": sizes} if sizes else {}))
+    gsm |= {"sizes": sizes} if sizes else {}
+    converted = Qwen2_5_VLGSMConfig(**plain, vision_config=vision, gsm=gsm, prompt=PUBLISHED_PROMPT)
+    if (found := converted.vision_config.tokens_per_second) != TOKENS_PER_SECOND:
+        raise StageError(
+            f"{source / CONFIG}: vision_config.tokens_per_second is {found}, and the published GSM counts "
+            f"{TOKENS_PER_SECOND}: set it to {TOKENS_PER_SECOND}, as in Qwen2.5-VL"
+        )
     converted.architectures = ["Qwen2_5_VLGSMForConditionalGeneration"]
     return converted.to_dict()
 
@@ -118,10 +146,10 @@ def to_published(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """
     if config.get("model_type") != Qwen2_5_VLGSMConfig.model_type:
         raise StageError(f"{source} holds a {config.get('model_type')!r} model, not one of this project")
-    gsm = {key: config["gsm"].get(key) for key in PUBLISHED_GSM}
+    gsm = {key: (GSM_DEFAULTS | config["gsm"])[key] for key in PUBLISHED_GSM}
     if gsm != PUBLISHED_GSM:
         raise StageError(f"{source} has gsm {gsm}; the published class holds {PUBLISHED_GSM} alone")
-    ours = {"gsm", "special_token_ids", "letter_token_ids", "text_config", "vision_config", "model_type"}
+    ours = {"gsm", "prompt", "special_token_ids", "letter_token_ids", "text_config", "vision_config", "model_type"}
     text = with_older_rope(config["text_config"])
     text = {key: value for key, value in text.items() if key not in ("model_type", "layer_types")}
     vision = {key: value for key, value in config["vision_config"].items() if key != "model_type"}

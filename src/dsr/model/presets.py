@@ -31,6 +31,7 @@ from dsr import project
 from dsr.console import StageError, num_workers, warn
 from dsr.mcq import INSTRUCTION, LETTERS, SYSTEM
 from dsr.model.chat import letter_ids
+from dsr.model.convert import refuse_unconverted
 from dsr.model.geometry_encoders import CAMERA_LABEL, MERGE
 from dsr.model.qwen2_5_vl_gsm import (
     GSM_DEFAULTS,
@@ -162,7 +163,12 @@ def tiny(gsm: GSM, texts: Iterable[str], max_pixels: int) -> tuple[Qwen2_5_VLGSM
 
 
 def backbone(
-    folder: Path, gsm: GSM, max_pixels: int, dtype: torch.dtype | str, pi3: Path = Path(Model.pi3)
+    folder: Path,
+    gsm: GSM,
+    max_pixels: int,
+    dtype: torch.dtype | str,
+    pi3: Path = Path(Model.pi3),
+    prompt: str = "",
 ) -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
     """A published Qwen2.5-VL (or a model saved by this project) with the GSM of the parameters.
 
@@ -172,6 +178,7 @@ def backbone(
 
     Args:
         max_pixels: of a frame; 0 leaves it to the folder's processor.
+        prompt: form of its prompts (dsr.mcq.PROMPTS); "" leaves it to the folder's configuration.
 
     Raises:
         StageError: no such folder, not a Qwen2.5-VL, or not its tensors; no checkpoint of pi3 where one is needed.
@@ -189,7 +196,8 @@ def backbone(
     reader = _read_reader(folder) if READER in new - old else {}
     if reader:
         kept["pretrained_reader"] = True
-    config = Qwen2_5_VLGSMConfig(**{**source, "gsm": wanted | kept, "letter_token_ids": letters})
+    form = {"prompt": prompt} if prompt else {}
+    config = Qwen2_5_VLGSMConfig(**{**source, "gsm": wanted | kept, "letter_token_ids": letters, **form})
     # Read first: a file that is missing is told before the backbone is loaded.
     encoder = load_encoder(pi3) if "model.geometry.pi3." in new - old else None
     model = _load(folder, config, dtype, _attention(dtype), drawn=new - old, left_out=old - new)
@@ -283,6 +291,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         _require_weights(folder)
+    refuse_unconverted(folder)
     try:
         source = Qwen2_5_VLConfig.get_config_dict(folder)[0]
     except (OSError, ValueError) as error:
@@ -340,8 +349,10 @@ def make_model(
     torch.manual_seed(params.seed)
     if params.backbone:
         folder, pi3 = project.locate(root, params.backbone), project.locate(root, params.pi3)
-        return backbone(folder, gsm, params.max_pixels, dtype, pi3)
+        return backbone(folder, gsm, params.max_pixels, dtype, pi3, params.prompt)
     model, processor = tiny(gsm, texts, params.max_pixels)
+    if params.prompt:
+        model.config.prompt = params.prompt
     for parameter in model.parameters():  # not the buffers, which RoPE needs exact
         parameter.data = parameter.data.to(dtype)
     return model, processor

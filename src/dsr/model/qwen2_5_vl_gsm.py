@@ -32,6 +32,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConf
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, ModelOutput
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
+from dsr.mcq import DEFAULT_PROMPT
 from dsr.model.address import Address
 from dsr.model.geometry_encoders import (
     ENCODERS,
@@ -73,16 +74,19 @@ class Qwen2_5_VLGSMConfig(Qwen2_5_VLConfig):
     """Qwen2.5-VL's configuration with `gsm` and the tokens that its inputs turn on.
 
     `gsm` has fusion, num_tokens, encoders, question, and `sizes`: those of an encoder that are not its defaults, by its
-    name. `pretrained_reader`: the question reader was trained before, and stays as it is.
+    name. `pretrained_reader`: the question reader was trained before, and stays as it is. `prompt` names the form of
+    `dsr.mcq.PROMPTS` that it was trained with.
     """
 
     model_type = "qwen2_5_vl_gsm"
+    prompt = DEFAULT_PROMPT  # in a file where it is another
 
     def __init__(
         self,
         gsm: Mapping[str, Any] | None = None,
         special_token_ids: Sequence[int] = QWEN_SPECIAL_TOKENS,
         letter_token_ids: Sequence[int] = QWEN_LETTERS,
+        prompt: str = DEFAULT_PROMPT,
         **kwargs: Any,
     ) -> None:
         if isinstance(text := kwargs.get("text_config"), Mapping):
@@ -91,6 +95,8 @@ class Qwen2_5_VLGSMConfig(Qwen2_5_VLConfig):
         self.gsm = GSM_DEFAULTS | dict(gsm or {})
         self.special_token_ids = list(special_token_ids)
         self.letter_token_ids = list(letter_token_ids)
+        if prompt != DEFAULT_PROMPT:
+            self.prompt = prompt
 
     @property
     def num_geometry_tokens(self) -> int:
@@ -604,8 +610,8 @@ def default_question_mask(
 ) -> Tensor:
     """The tokens that ask, [b, s] bool, by the published model's rule: all text but special tokens.
 
-    With labels, the answer is left out, and with it the header that opens it (without labels the header is taken for a
-    part of the question, as published; batches of `dsr.examples.collate` carry a mask that always leaves it out).
+    With labels, the answer is left out, and with it the header that opens it; without labels the header is taken for a
+    part of the question. A prompt's own mask (dsr.model.chat) is the same.
     """
     special = torch.tensor(config.special_token_ids, device=input_ids.device)
     asks = ~torch.isin(input_ids, special)

@@ -33,7 +33,7 @@ def make_scorer(
     if serves:
         from dsr.evaluation.scorers.endpoint import EndpointScorer
 
-        return EndpointScorer(options.endpoint, clips, questions, workers)
+        return EndpointScorer(options.endpoint, clips, questions, workers, options.prompt)
     from dsr.evaluation.scorers.checkpoint import load_scorer
 
     return load_scorer(checkpoint, clips, questions, options, workers, max_pixels)

@@ -87,7 +87,8 @@ class CheckpointScorer:
             if clip in self.problems
         }
         written = {"max_new_tokens": options.max_new_tokens} if options.mode == "generate" else {}
-        self.identity = sha256_json({"model": identity, "mode": options.mode, **written})
+        form = {"prompt": options.prompt} if options.prompt else {}
+        self.identity = sha256_json({"model": identity, "mode": options.mode, **written, **form})
         self._lenders: dict[str, str] | None = None
 
     @property
@@ -123,6 +124,7 @@ class CheckpointScorer:
             CONTROLS[control].view,
             self._lenders_of(control),
             shared_prefix=self._shares_prefixes,
+            form=self.options.prompt,
         )
         for batch in console.track(self._batches(examples, blind), f"evaluate: {control}"):
             problems = {} if blind else {i: self._unreadable(examples[i]) for i in batch}

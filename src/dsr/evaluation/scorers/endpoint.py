@@ -19,7 +19,7 @@ from dsr.examples.clips import ClipStore, find_problems
 from dsr.examples.views import change_frames
 from dsr.files import sha256_json
 from dsr.language_models.server import RefusedError, answers, chat, jpeg_url
-from dsr.mcq import FRAMES, Question, prompt
+from dsr.mcq import DEFAULT_PROMPT, FRAMES, Question, prompt
 from dsr.params import Endpoint
 from dsr.questions.language.transforms import ClipFacts
 from dsr.source import code_hash
@@ -28,8 +28,10 @@ from dsr.source import code_hash
 class EndpointScorer:
     """A `dsr.evaluation.predictions.Scorer` over a server."""
 
-    def __init__(self, endpoint: Endpoint, clips: ClipStore, questions: pd.DataFrame, workers: int = 0) -> None:
-        self.endpoint, self.clips = endpoint, clips
+    def __init__(
+        self, endpoint: Endpoint, clips: ClipStore, questions: pd.DataFrame, workers: int = 0, form: str = ""
+    ) -> None:
+        self.endpoint, self.clips, self.form = endpoint, clips, form or DEFAULT_PROMPT
         problems = dict.fromkeys(clips.without_video(questions["videoID"]), "no video (trajectories alone)")
         problems |= find_problems(questions["videoID"], clips.problem, workers)
         self.missing: dict[str, str] = {
@@ -38,7 +40,8 @@ class EndpointScorer:
             if clip in problems
         }
         decides = ("url", "model", "num_frames", "max_pixels", "jpeg_quality", "max_tokens")
-        self.identity = sha256_json([code_hash(__name__), *(getattr(endpoint, name) for name in decides)])
+        decided = [*(getattr(endpoint, name) for name in decides), *([form] if form else [])]
+        self.identity = sha256_json([code_hash(__name__), *decided])
         self.notes: list[str] = []
 
     def facts(self, clip_id: str) -> ClipFacts:
@@ -86,6 +89,6 @@ class EndpointScorer:
             chosen = index[uniform_frames(len(index), min(ask.num_frames, len(index)))]
             frames = self.clips.frames(question.clip_id, chosen, ask.max_pixels)
             images = [jpeg_url(frame, ask.jpeg_quality) for frame in change_frames(frames, view)]
-        text = prompt(question.question, question.options)
+        text = prompt(question.question, question.options, self.form)
         parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in images]
         return [*parts, {"type": "text", "text": f"{FRAMES}\n{text}" if images else text}]
