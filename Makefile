@@ -22,7 +22,7 @@ test: $(VENV)/.dev
 
 # What models are made of, on the other major version of transformers.
 test-transformers5: $(TRANSFORMERS5)/.installed
-	OMP_NUM_THREADS=1 $(TRANSFORMERS5)/bin/python -m pytest -m 'not pipeline' $(MODEL_TESTS)
+	OMP_NUM_THREADS=1 $(TRANSFORMERS5)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow and not pipeline' $(MODEL_TESTS)
 
 check: lint
 	$(PYTEST) -m 'not slow and not pipeline'

@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from importlib import import_module
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,6 +29,31 @@ PLAIN_EVERY = 60.0
 
 class StageError(Exception):
     """An error for the user: what was wrong, where, what to do. The command line prints it without a traceback."""
+
+
+def package(name: str, remedy: str) -> Any:
+    """A package that a part of this project needs, or, where it is not installed, what says so when it is used.
+
+    Args:
+        name: of the module.
+        remedy: what to do where it is missing.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != name.split(".")[0]:
+            raise
+        return _Missing(name, remedy)
+
+
+class _Missing:
+    def __init__(self, name: str, remedy: str) -> None:
+        self._name, self._remedy = name, remedy
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # asked for by those that look at a module's names
+            raise AttributeError(attribute)
+        raise StageError(f"{self._name.split('.')[0]} is not installed, and this needs it: {self._remedy}")
 
 
 def track(items: Iterable[T], title: str, total: int | None = None, unit: str = "") -> Iterator[T]:

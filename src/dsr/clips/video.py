@@ -14,17 +14,26 @@ Design choices:
 - Only the frames that were asked for are kept, so memory does not grow with the length of a clip.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
-import decord
 import numpy as np
-from av.container import InputContainer as Container
+
+from dsr.console import package
+
+if TYPE_CHECKING:
+    import av
+    import decord
+    from av.container import InputContainer as Container
+else:
+    av, decord = (package(name, f"pip install {name}") for name in ("av", "decord"))
 
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2",
@@ -47,8 +56,6 @@ SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 SKIPPABLE = ("h264", "hevc", "mpeg4")
 """Codecs whose decoders leave out frames that no other refers to."""
 
-decord.logging.set_level(decord.logging.QUIET)
-
 
 class VideoError(ValueError):
     """A file that cannot be read as a video; the message is one line, `kind: detail`, without the path."""
@@ -70,7 +77,7 @@ class VideoInfo:
     """[num_frames] float64, seconds since the first frame, strictly increasing."""
 
     @classmethod
-    def of_frames(cls, timestamps: np.ndarray, width: int, height: int) -> "VideoInfo":
+    def of_frames(cls, timestamps: np.ndarray, width: int, height: int) -> VideoInfo:
         """Properties of the video whose frames are shown at `timestamps`.
 
         >>> info = VideoInfo.of_frames(np.array([0.0, 0.5, 1.0]), 320, 240)
@@ -333,6 +340,7 @@ def _decord_reader(path: Path, index: _Index, size: tuple[int, int]) -> decord.V
     """decord's reader of a file, if it reads the file right."""
     if index.rotation or index.by_order:
         return None
+    decord.logging.set_level(decord.logging.QUIET)
     try:
         reader = decord.VideoReader(str(path.absolute()), width=size[0], height=size[1], num_threads=1)
         return reader if _same_index(reader, index) else None

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from dsr.console import package
 from dsr.files import write_npz
 from dsr.geometry.frames import is_rotation
+
+coco_mask = package("pycocotools.mask", "pip install pycocotools")
 
 SCHEMA_VERSION = 1
 _CLIP_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", re.ASCII)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Collection, Iterable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -40,10 +40,12 @@ from dsr.model.qwen2_5_vl_gsm import (
     Qwen2_5_VLGSMForConditionalGeneration,
     own_parts,
 )
-from dsr.params import GSM, Model
 from dsr.perception.dinov2 import PATCH
 from dsr.perception.pi3 import load_encoder
 from dsr.weights import count_names, missing_files
+
+if TYPE_CHECKING:
+    from dsr.params import GSM, Model
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -128,7 +130,7 @@ def train_tokenizer(texts: Iterable[str]) -> Qwen2TokenizerFast:
     )
 
 
-def tiny(gsm: GSM, texts: Iterable[str], max_pixels: int) -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
+def tiny(gsm: "GSM", texts: Iterable[str], max_pixels: int) -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
     """A randomly initialised model and its processor; torch's global generator decides the weights.
 
     Args:
@@ -164,10 +166,10 @@ def tiny(gsm: GSM, texts: Iterable[str], max_pixels: int) -> tuple[Qwen2_5_VLGSM
 
 def backbone(
     folder: Path,
-    gsm: GSM,
+    gsm: "GSM",
     max_pixels: int,
     dtype: torch.dtype | str,
-    pi3: Path = Path(Model.pi3),
+    pi3: Path = project.WEIGHTS / "pi3/model.safetensors",
     prompt: str = "",
 ) -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
     """A published Qwen2.5-VL (or a model saved by this project) with the GSM of the parameters.
@@ -334,6 +336,8 @@ def load_model(path: Path, device: str = "", max_pixels: int = 0) -> tuple[Qwen2
     source = _read_config(path)
     if source["model_type"] == Qwen2_5_VLConfig.model_type:
         warn(f"{path} is a published Qwen2.5-VL: it is scored without a GSM")
+        from dsr.params import GSM
+
         model, processor = backbone(path, GSM(fusion="none"), max_pixels, "auto")
     elif source["model_type"] == Qwen2_5_VLGSMConfig.model_type:
         model, processor = _load(path, Qwen2_5_VLGSMConfig(**source), "auto", "sdpa"), _load_processor(path)
@@ -343,7 +347,7 @@ def load_model(path: Path, device: str = "", max_pixels: int = 0) -> tuple[Qwen2
 
 
 def make_model(
-    params: Model, gsm: GSM, root: Path, texts: Iterable[str], dtype: torch.dtype = torch.float32
+    params: "Model", gsm: "GSM", root: Path, texts: Iterable[str], dtype: torch.dtype = torch.float32
 ) -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
     """The model that training starts from, seeded by `model.seed`, and its processor."""
     torch.manual_seed(params.seed)
@@ -369,7 +373,7 @@ def _attention(dtype: torch.dtype | str) -> str:
     return "flash_attention_2" if flash else "sdpa"
 
 
-def _gsm(gsm: GSM) -> dict[str, Any]:
+def _gsm(gsm: "GSM") -> dict[str, Any]:
     return dataclasses.asdict(gsm) | {"encoders": list(gsm.encoders)}
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -296,6 +295,8 @@ def resize_frames(frames: np.ndarray, max_pixels: int = MAX_PIXELS) -> Tensor:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise ValueError(f"frames are {frames.dtype} {list(frames.shape)}, not uint8 [T, H, W, 3] with T >= 1")
     height, width = model_size(frames.shape[1], frames.shape[2], max_pixels)
+    from PIL import Image
+
     pictures = (Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS) for frame in frames)
     resized = np.stack([np.asarray(picture) for picture in pictures])
     return torch.from_numpy(resized).permute(0, 3, 1, 2).float() / 255

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from scipy import ndimage
 
-from dsr.console import StageError
+from dsr.console import StageError, package
 from dsr.geometry.frames import nearest_rotations
+
+ndimage = package("scipy.ndimage", "pip install scipy")
 
 MIN_CONFIDENCE = 0.1
 EDGE_TOLERANCE = 0.03

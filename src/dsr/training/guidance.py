@@ -8,6 +8,7 @@ grows"), so that a language model that reads answers reads states. Nothing of th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,6 @@ import pandas as pd
 from dsr import project
 from dsr.console import StageError
 from dsr.examples.records import Example
-from dsr.params import QA
 from dsr.questions.engine.answers import decode_run_lengths, run_lengths
 from dsr.questions.engine.signals import states_of_signal
 from dsr.questions.language.families import FORM_INDEX, FORMS, Family
@@ -30,6 +30,9 @@ from dsr.questions.language.templates import (
     question_text,
     states_of,
 )
+
+if TYPE_CHECKING:
+    from dsr.params import QA
 
 CAMERA, NOBODY = -1, -2
 """A pool's `viewpoint` and `targets`: the camera; nobody's viewpoint. Tracks are counted from 0."""
@@ -149,7 +152,7 @@ class Guide:
         return tuple(sight for sight in sights for _ in range(repeats))[:NUM_SIGHTS]
 
 
-def read_guides(table: pd.DataFrame, qa: QA) -> dict[str, Guide]:
+def read_guides(table: pd.DataFrame, qa: "QA") -> dict[str, Guide]:
     """Guides of the questions of a pool by their qa_id; none of questions from elsewhere.
 
     Args:
@@ -172,7 +175,7 @@ def read_guides(table: pd.DataFrame, qa: QA) -> dict[str, Guide]:
     return guides
 
 
-def _states(form: Form, rows: pd.DataFrame, qa: QA) -> list[tuple[int, ...]]:
+def _states(form: Form, rows: pd.DataFrame, qa: "QA") -> list[tuple[int, ...]]:
     """Places in STATES for each question of a form."""
     if isinstance(form, Family):
         return [told_states(form, form.answers[int(code)]) for code in rows.states]

@@ -8,15 +8,18 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from dsr import project
 from dsr.console import StageError
-from dsr.params import Train
+
+if TYPE_CHECKING:
+    from dsr.params import Train
 
 
-def processes_to_start(train: Train) -> int:
+def processes_to_start(train: "Train") -> int:
     """Number of processes to start training in; 0: this one is enough, or one of them already."""
     if "RANK" in os.environ:
         return 0
@@ -51,7 +54,7 @@ def wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-def deepspeed_config(train: Train, root: Path) -> str | None:
+def deepspeed_config(train: "Train", root: Path) -> str | None:
     """The configuration's file; None without DeepSpeed.
 
     Raises:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dvclive import Live
 from transformers import TrainerCallback
 
 from dsr import console
@@ -81,9 +80,11 @@ class LiveCallback(TrainerCallback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.live: Live | None = None
+        self.live: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        from dvclive import Live
+
         self.live = Live(str(self.folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
         # What a resumed run logged before its checkpoint; what came after it is logged again.
         for entry in state.log_history:

@@ -14,7 +14,7 @@ from collections import defaultdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,6 @@ from dsr.model.geometry_encoders import spelled
 from dsr.model.gsm import Look
 from dsr.model.qwen2_5_vl_gsm import IGNORED, OWN_PARTS, READER, Qwen2_5_VLGSMForConditionalGeneration
 from dsr.model.transformers_versions import tensorboard_arguments
-from dsr.params import Train
 from dsr.training.batches import TrainingCollator
 from dsr.training.curriculum import Curriculum
 from dsr.training.launch import world_size
@@ -39,6 +38,9 @@ from dsr.training.lora import MARK, add_adapters
 from dsr.training.losses import attention_loss, option_scores, state_loss
 from dsr.training.progress import Meter, ProgressCallback
 from dsr.training.readings import Readings
+
+if TYPE_CHECKING:
+    from dsr.params import Train
 
 MARKS = (".queries", ".slots", ".roles", ".kind")
 """Ends of the names of vectors that are added to states or ask for them."""
@@ -59,7 +61,7 @@ def make_trainer(
     model: Qwen2_5_VLGSMForConditionalGeneration,
     inputs: ClipInputs,
     curriculum: Curriculum,
-    train: Train,
+    train: "Train",
     folder: Path,
     workers: int = 0,
     deepspeed: str | None = None,
@@ -106,7 +108,7 @@ def make_trainer(
 
 
 def _arguments(
-    curriculum: Curriculum, train: Train, folder: Path, loaders: int, deepspeed: str | None, tensorboard: Path | None
+    curriculum: Curriculum, train: "Train", folder: Path, loaders: int, deepspeed: str | None, tensorboard: Path | None
 ) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
@@ -148,7 +150,7 @@ class GSMTrainer(Trainer):
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
-    def __init__(self, train: Train, collator: TrainingCollator, **kwargs: Any) -> None:
+    def __init__(self, train: "Train", collator: TrainingCollator, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.collator, self._state_words = collator, collator.state_words()
         self.gsm_steps = self.train_dataset.geometry_batches // (train.accumulation * world_size())
@@ -295,7 +297,7 @@ class GSMTrainer(Trainer):
         self._selected = output
 
 
-def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> None:
+def mark_trained(model: Qwen2_5_VLGSMForConditionalGeneration, train: "Train") -> None:
     """Decide what learns: the merger, geometry (but for frozen encoders), the GSM, the question reader unless it was
     pre-trained, and the language model (with a state loss without its word embeddings) or, with LoRA, its adapters."""
     encoders = getattr(model.model, "geometry", {})
@@ -322,7 +324,7 @@ def _reads_alike(model: Qwen2_5_VLGSMForConditionalGeneration) -> bool:
     return not any(p.requires_grad for p in (*reader.parameters(), model.get_input_embeddings().weight))
 
 
-def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: Train) -> list[dict[str, Any]]:
+def parameter_groups(model: Qwen2_5_VLGSMForConditionalGeneration, train: "Train") -> list[dict[str, Any]]:
     """AdamW groups of the trained parameters, each with `name`, `params` as (name, parameter), `lr`, `weight_decay`.
 
     The merger, the geometry encoders and the GSM learn at their own rate; biases, norms and marks do not decay.

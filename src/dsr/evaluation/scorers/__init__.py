@@ -1,17 +1,20 @@
 """Scorers of questions: a checkpoint, or a server."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from dsr.evaluation.predictions import Scorer
 from dsr.examples.clips import ClipStore
-from dsr.params import Evaluate
+
+if TYPE_CHECKING:
+    from dsr.params import Evaluate
 
 
 def make_scorer(
     questions: pd.DataFrame,
-    options: Evaluate,
+    options: "Evaluate",
     root: Path,
     checkpoint: Path,
     workers: int,

@@ -6,7 +6,7 @@ that neither a prediction's key nor the cache knows of it.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -24,9 +24,11 @@ from dsr.mcq import ALPHABET, Question
 from dsr.model import load_model
 from dsr.model.chat import letter_ids, option_log_probs
 from dsr.model.presets import share_cores
-from dsr.params import Evaluate
 from dsr.questions.language.transforms import ClipFacts
 from dsr.source import code_hash
+
+if TYPE_CHECKING:
+    from dsr.params import Evaluate
 
 _RECORDS = ("params.json", "training_summary.json")
 """Files of a model's folder that tell of its training and decide no answer."""
@@ -37,7 +39,7 @@ _DECIMALS = 4
 
 
 def load_scorer(
-    checkpoint: Path, clips: ClipStore, questions: pd.DataFrame, options: Evaluate, workers: int, max_pixels: int = 0
+    checkpoint: Path, clips: ClipStore, questions: pd.DataFrame, options: "Evaluate", workers: int, max_pixels: int = 0
 ) -> "CheckpointScorer":
     """Scorer of a checkpoint folder.
 
@@ -64,7 +66,7 @@ class CheckpointScorer:
         model: Any,
         inputs: ClipInputs,
         questions: pd.DataFrame,
-        options: Evaluate,
+        options: "Evaluate",
         identity: str,
         workers: int = 0,
     ) -> None:

@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, permutations, product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from dsr.geometry.frames import cross, dot, express
 from dsr.geometry.signals import length
-from dsr.params import QA
 from dsr.questions.engine.conditions import DEPTHS, Condition, all_hold
 from dsr.questions.language.families import ORDERS, PAIRS
+
+if TYPE_CHECKING:
+    from dsr.params import QA
 
 NO_ANSWER = -1
 _RATIO, _SPEED, _MOVES = "qa.ratio_tolerance", "qa.speed_tolerance", "qa.min_displacement"
@@ -120,16 +122,16 @@ class Moments:
         return np.arctan2(seen[..., 1, :], seen[..., 0, :]), in_front
 
 
-Rule = Callable[[Moments, QA], Ruling]
+Rule = Callable[[Moments, "QA"], Ruling]
 
 
-def apply_rule(family: str, moments: Moments, qa: QA) -> Ruling:
+def apply_rule(family: str, moments: Moments, qa: "QA") -> Ruling:
     """The ruling of a family on its questions; what is not known meets no condition."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return RULES[family](moments, qa)
 
 
-def decide(family: str, moments: Moments, qa: QA) -> np.ndarray:
+def decide(family: str, moments: Moments, qa: "QA") -> np.ndarray:
     """[K, S] int answers of a family's questions, NO_ANSWER where no case holds."""
     cases = apply_rule(family, moments, qa).cases
     return np.select([all_hold(case.conditions) for case in cases], [case.answer for case in cases], NO_ANSWER)
@@ -138,7 +140,7 @@ def decide(family: str, moments: Moments, qa: QA) -> np.ndarray:
 # --- Distances ---
 
 
-def nearest_at_end(m: Moments, qa: QA) -> Ruling:
+def nearest_at_end(m: Moments, qa: "QA") -> Ruling:
     """Order of three targets by distance from the viewer at the last moment."""
     last = m.distances()[:, :, -1]
 
@@ -149,7 +151,7 @@ def nearest_at_end(m: Moments, qa: QA) -> Ruling:
     return Ruling(_orders(next_is_farther), m.distance_curves)
 
 
-def order_of_approach(m: Moments, qa: QA) -> Ruling:
+def order_of_approach(m: Moments, qa: "QA") -> Ruling:
     """Order in which three targets come nearest to the viewer; each approach is a real one."""
     distances = m.distances()
     nearest = distances.argmin(axis=2)
@@ -166,7 +168,7 @@ def order_of_approach(m: Moments, qa: QA) -> Ruling:
     return Ruling(_orders(next_is_later, approaches), m.distance_curves)
 
 
-def pairs_that_approach(m: Moments, qa: QA) -> Ruling:
+def pairs_that_approach(m: Moments, qa: "QA") -> Ruling:
     """Pairs of three targets that come closer, a bit a pair."""
     gaps = [
         (f"gap of {m.names.targets[i]} and {m.names.targets[j]}", length(m.targets[i] - m.targets[j])) for i, j in PAIRS
@@ -182,13 +184,13 @@ def pairs_that_approach(m: Moments, qa: QA) -> Ruling:
     )
 
 
-def count_approaching(m: Moments, qa: QA) -> Ruling:
+def count_approaching(m: Moments, qa: "QA") -> Ruling:
     """Number of targets, of three, that are nearer to the viewer at the end than at the start."""
     distances = [(f"distance of {name}", d) for name, d in zip(m.names.targets, m.distances(), strict=True)]
     return Ruling(_come_closer(m, qa, distances, sum), m.distance_curves)
 
 
-def when_nearest(m: Moments, qa: QA) -> Ruling:
+def when_nearest(m: Moments, qa: "QA") -> Ruling:
     """Part of the interval in which a target is nearest to the viewer: its start, first half, second half or end."""
     distance = m.distances()[0]
     at, least = distance.argmin(axis=1), distance.min(axis=1)
@@ -217,7 +219,7 @@ def when_nearest(m: Moments, qa: QA) -> Ruling:
 # --- Sides ---
 
 
-def passing(m: Moments, qa: QA) -> Ruling:
+def passing(m: Moments, qa: "QA") -> Ruling:
     """Passing of the first target by the second as the viewer sees it: none, behind, in front of, there and back."""
     gap, changes, clear, curves = _side_of_the_other(m)
     # The nearer moment on either side of the (first) crossing.
@@ -239,13 +241,13 @@ def passing(m: Moments, qa: QA) -> Ruling:
     return Ruling(cases, lambda: [curves, *m.distance_curves()])
 
 
-def count_swaps(m: Moments, qa: QA) -> Ruling:
+def count_swaps(m: Moments, qa: "QA") -> Ruling:
     """Number of times that two targets exchange left and right as the viewer sees them: 0 to 3."""
     _, changes, clear, curves = _side_of_the_other(m)
     return Ruling([Case(count, [changes(count), *clear]) for count in range(4)], lambda: [curves])
 
 
-def count_reversals(m: Moments, qa: QA) -> Ruling:
+def count_reversals(m: Moments, qa: "QA") -> Ruling:
     """Number of times that a target turns back between left and right as the viewer sees it: 0 to 3."""
     bearings, in_front = m.bearings()
     limit = 2
@@ -260,7 +262,7 @@ def count_reversals(m: Moments, qa: QA) -> Ruling:
     return Ruling(cases, lambda: [bearing_curve, step_curve])
 
 
-def side_after_turn(m: Moments, qa: QA, degrees: float) -> Ruling:
+def side_after_turn(m: Moments, qa: "QA", degrees: float) -> Ruling:
     """Side on which a target would be if the viewer turned at the last moment: front, left, back, right."""
     limit, end = 30, m.names.end
     bearing = np.rad2deg(m.bearings()[0][0])
@@ -283,7 +285,7 @@ def side_after_turn(m: Moments, qa: QA, degrees: float) -> Ruling:
     return Ruling(cases, curves)
 
 
-def faced_target(m: Moments, qa: QA) -> Ruling:
+def faced_target(m: Moments, qa: "QA") -> Ruling:
     """Target, of three, that the viewer faces at the last moment, or none of them."""
     faced, not_faced, none_faced = 20, 35, 50
     seen = m.seen()
@@ -301,7 +303,7 @@ def faced_target(m: Moments, qa: QA) -> Ruling:
 # --- Motion ---
 
 
-def order_of_speed(m: Moments, qa: QA) -> Ruling:
+def order_of_speed(m: Moments, qa: "QA") -> Ruling:
     """Order of three targets by the ground that they cover between the first and the last moment, most first.
 
     What covers less than can be told counts as covering just that, so that at most one of them stands.
@@ -321,7 +323,7 @@ def order_of_speed(m: Moments, qa: QA) -> Ruling:
     return Ruling(_orders(next_is_slower), curves)
 
 
-def when_fastest(m: Moments, qa: QA) -> Ruling:
+def when_fastest(m: Moments, qa: "QA") -> Ruling:
     """Quarter of the interval in which a target covers most ground."""
     stride = (m.seconds.shape[1] - 1) // 4
     covered = length(np.diff(m.targets[0][:, ::stride], axis=1))
@@ -338,7 +340,7 @@ def when_fastest(m: Moments, qa: QA) -> Ruling:
     return Ruling(cases, lambda: [Curves(what, f"{DEPTHS} a second", seconds, {"a": speed})])
 
 
-def path_shape(m: Moments, qa: QA) -> Ruling:
+def path_shape(m: Moments, qa: "QA") -> Ruling:
     """Shape of a target's path seen from above: straight, bends left, bends right, comes back.
 
     What is above is told by the agents, who mostly stand upright; a camera may look steeply down.
@@ -365,7 +367,7 @@ def path_shape(m: Moments, qa: QA) -> Ruling:
     return Ruling(cases, lambda: [Curves(what, "degrees", seconds, {"a": _so_far(turns)})])
 
 
-def turn_of_heading(m: Moments, qa: QA) -> Ruling:
+def turn_of_heading(m: Moments, qa: "QA") -> Ruling:
     """Turn of an agent on the whole: hardly any, a quarter left, a quarter right, half round."""
     turns = _signed_angles(m.facing[:, :-1], m.facing[:, 1:], m.own_up)
     turn = turns.sum(axis=1)
@@ -394,7 +396,7 @@ def _orders(next_after: Callable[[int, int], Condition], shared: Sequence[Condit
 
 def _come_closer(
     m: Moments,
-    qa: QA,
+    qa: "QA",
     distances: Sequence[tuple[str, np.ndarray]],
     answer: Callable[[tuple[bool, ...]], int],
     shared: Sequence[Condition] = (),

@@ -12,13 +12,16 @@ Design choices:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsr.cues.schema import ClipCues
 from dsr.geometry.frames import apply, camera_viewpoint_axes, compose, orthonormal_axes, rotations_from_vectors
 from dsr.geometry.signals import fill_single_gaps, jitter, smooth
-from dsr.params import Ensemble
+
+if TYPE_CHECKING:
+    from dsr.params import Ensemble
 
 CAMERA, AGENT, OBJECT = 0, 1, 2
 KINDS = ("camera", "agent", "object")
@@ -53,12 +56,12 @@ class Scene:
     """[E, T] bool: the axes are known."""
 
 
-def build_scene(cues: ClipCues, ensemble: Ensemble, rng: np.random.Generator) -> Scene | None:
+def build_scene(cues: ClipCues, ensemble: "Ensemble", rng: np.random.Generator) -> Scene | None:
     """The scene of a clip, or None where no track is ever seen in front of the camera."""
     return build_scenes([cues], ensemble, rng)
 
 
-def build_scenes(clips: Sequence[ClipCues], ensemble: Ensemble, rng: np.random.Generator) -> Scene | None:
+def build_scenes(clips: Sequence[ClipCues], ensemble: "Ensemble", rng: np.random.Generator) -> Scene | None:
     """The scene of clips with the same number of frames.
 
     Clips where no track is ever seen in front of the camera have no entities; None where that is so for all.
@@ -158,7 +161,7 @@ class _Tracks:
 
 
 def _camera_members(
-    tracks: _Tracks, ensemble: Ensemble, members: int, rng: np.random.Generator
+    tracks: _Tracks, ensemble: "Ensemble", members: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """World-from-camera rotations [C, T, 3, 3, S] and positions [C, T, 3, S]."""
     deviation = np.float32(ensemble.margin * ensemble.camera)
@@ -169,7 +172,7 @@ def _camera_members(
     return rotations, positions + deviation * _noise(shape, members, rng)
 
 
-def _center_members(tracks: _Tracks, ensemble: Ensemble, members: int, rng: np.random.Generator) -> np.ndarray:
+def _center_members(tracks: _Tracks, ensemble: "Ensemble", members: int, rng: np.random.Generator) -> np.ndarray:
     """Perturbed centres in the camera frame, [n, T, 3, S]: mostly along the viewing ray, a little across it."""
     n, t = tracks.uncertainty.shape
     depth = tracks.centers[..., 2]
@@ -183,7 +186,7 @@ def _center_members(tracks: _Tracks, ensemble: Ensemble, members: int, rng: np.r
 
 
 def _orientation_members(
-    tracks: _Tracks, agents: np.ndarray, ensemble: Ensemble, members: int, rng: np.random.Generator
+    tracks: _Tracks, agents: np.ndarray, ensemble: "Ensemble", members: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Perturbed camera-from-agent rotations of the agents among the tracks, [agents, T, 3, 3, S]."""
     # The forward axis jitters about the two others; as much again moves slowly and is not seen as jitter.

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from math import exp
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsr.geometry.frames import express
 from dsr.geometry.signals import length
-from dsr.params import QA
 from dsr.questions.engine.conditions import Condition
 from dsr.questions.engine.free_form import Moments, decide
 from dsr.questions.engine.scene import AGENT, CAMERA, Scene
@@ -31,6 +31,9 @@ from dsr.questions.engine.states import (
 )
 from dsr.questions.language.families import Family
 from dsr.questions.language.templates import Form
+
+if TYPE_CHECKING:
+    from dsr.params import QA
 
 _NOTHING = np.zeros(0, np.float32)
 
@@ -138,7 +141,7 @@ class Measured:
 
 
 def signal_states(
-    scene: Scene, form: Form, batch: QuestionBatch, qa: QA, members: Members
+    scene: Scene, form: Form, batch: QuestionBatch, qa: "QA", members: Members
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Signal of the first member [K, P, A] float32, states [K, M, A, S] int8, whether every state exists [K, S]."""
     if isinstance(form, Family):
@@ -148,7 +151,7 @@ def signal_states(
         return measured.signal[..., 0], measured.states, measured.valid
 
 
-def states_of_signal(form: Form, signal: np.ndarray, qa: QA) -> np.ndarray:
+def states_of_signal(form: Form, signal: np.ndarray, qa: "QA") -> np.ndarray:
     """States [K, number of states, A] int8 that `measure` reads from a template's signals [K, P, A] float32."""
     values, tolerance = signal[..., None], tolerance_of(form.signal, qa)
     names = [""] * signal.shape[1]
@@ -163,7 +166,7 @@ def states_of_signal(form: Form, signal: np.ndarray, qa: QA) -> np.ndarray:
         return signs.states[..., 0]
 
 
-def measure(scene: Scene, form: Form, batch: QuestionBatch, qa: QA, members: Members) -> Measured:
+def measure(scene: Scene, form: Form, batch: QuestionBatch, qa: "QA", members: Members) -> Measured:
     """Measure questions of a template."""
     first = scene.timestamps[batch.targets[:1, [0]], batch.frames[:1]].ravel()
     moments, steps = [f"{t:.1f} s" for t in first], [f"{a:.1f} to {b:.1f} s" for a, b in pairwise(first)]
@@ -218,7 +221,7 @@ def _step_ways(form: Form, batch: QuestionBatch, members: Members) -> list[np.nd
     return [length(middle - path[:, :-1]) + length(path[:, 1:] - middle) for path, middle in paths]
 
 
-def _speeds(scene: Scene, form: Form, batch: QuestionBatch, steps: list[str], qa: QA, members: Members) -> Measured:
+def _speeds(scene: Scene, form: Form, batch: QuestionBatch, steps: list[str], qa: "QA", members: Members) -> Measured:
     """Measure the change of one speed, or the comparison of two.
 
     A slow step's speed is set to the floor's: it can still be told from a fast one.
@@ -261,7 +264,7 @@ def family_moments(scene: Scene, form: Family, batch: QuestionBatch, members: Me
 
 
 def _family_states(
-    scene: Scene, form: Family, batch: QuestionBatch, qa: QA, members: Members
+    scene: Scene, form: Family, batch: QuestionBatch, qa: "QA", members: Members
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Answers in the shapes of `signal_states`: one state a question, and the signal, are its answer."""
     codes = decide(form.signal, family_moments(scene, form, batch, members), qa)
@@ -346,7 +349,9 @@ def _margin(condition: Condition) -> float:
     return float(condition.margins[0])
 
 
-def look_between(scene: Scene, form: Form, batch: QuestionBatch, states: np.ndarray, qa: QA, members: Members) -> Looks:
+def look_between(
+    scene: Scene, form: Form, batch: QuestionBatch, states: np.ndarray, qa: "QA", members: Members
+) -> Looks:
     """Look at a distance or a direction between the key moments.
 
     Args:

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
 from math import exp, log1p
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dsr.params import QA
 from dsr.questions.engine.conditions import DEPTHS, Condition, Side
+
+if TYPE_CHECKING:
+    from dsr.params import QA
 
 AXES = ("forward", "left", "up")
 
@@ -26,13 +29,13 @@ _FLOORS = {"dis": "min_distance", "dir": "min_direction", "ori": None}
 _TOLERANCES = {"dis": "ratio_tolerance", "spd": "speed_tolerance", "spd_comp": "speed_tolerance"}
 
 
-def floor_of(signal: str, qa: QA) -> tuple[float, str]:
+def floor_of(signal: str, qa: "QA") -> tuple[float, str]:
     """Least length that a template's signal is read from, and its parameter; none for a facing direction."""
     name = _FLOORS.get(signal, "min_displacement")
     return (getattr(qa, name), f"qa.{name}") if name else (0.0, "")
 
 
-def tolerance_of(signal: str, qa: QA) -> tuple[float, str]:
+def tolerance_of(signal: str, qa: "QA") -> tuple[float, str]:
     """Tolerance of a ratio, or dead zone of a direction, of a template's signal, and its parameter."""
     name = _TOLERANCES.get(signal, "dead_zone")
     return getattr(qa, name), f"qa.{name}"
