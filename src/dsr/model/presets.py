@@ -40,6 +40,7 @@ from dsr.model.qwen2_5_vl_gsm import (
     Qwen2_5_VLGSMForConditionalGeneration,
     own_parts,
 )
+from dsr.model.transformers_versions import cut_as
 from dsr.perception.dinov2 import PATCH
 from dsr.perception.pi3 import load_encoder
 from dsr.weights import count_names, missing_files
@@ -83,6 +84,7 @@ TINY_VISION = {
     "initializer_range": 0.06,
 }
 TINY_PI3 = {"width": 32, "depth": 2, "heads": 2, "grid": 16}
+TOKENIZER_FILE = "tokenizer.json"
 READER_FILE = "reader.safetensors"
 """File of a backbone's folder with its question reader, names as in QuestionReader."""
 CHAT_TEMPLATE = (
@@ -118,7 +120,7 @@ def train_tokenizer(texts: Iterable[str]) -> Qwen2TokenizerFast:
     )
     fixed = [f"{SYSTEM}\n{INSTRUCTION}\nOptions:\nsystem\nuser\nassistant\n {CAMERA_LABEL}\n" + "\n".join(LETTERS)] * 2
     tokenizer.train_from_iterator([*fixed, *texts], trainer)
-    return Qwen2TokenizerFast(
+    fast = Qwen2TokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -128,6 +130,8 @@ def train_tokenizer(texts: Iterable[str]) -> Qwen2TokenizerFast:
         chat_template=CHAT_TEMPLATE,
         padding_side="left",
     )
+    cut_as(fast, tokenizer)
+    return fast
 
 
 def tiny(gsm: "GSM", texts: Iterable[str], max_pixels: int) -> tuple[Qwen2_5_VLGSMForConditionalGeneration, Any]:
@@ -278,7 +282,10 @@ def _read_reader(folder: Path) -> dict[str, Tensor]:
 
 def _load_processor(folder: Path) -> Any:
     try:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        if (folder / TOKENIZER_FILE).is_file():
+            cut_as(processor.tokenizer, Tokenizer.from_file(str(folder / TOKENIZER_FILE)))
+        return processor
     # A broken tokenizer.json is a plain Exception of the tokenizers library.
     except Exception as error:
         raise StageError(f"{folder}: tokenizer or processor cannot be loaded: {str(error).splitlines()[0]}") from None

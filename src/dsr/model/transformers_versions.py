@@ -7,6 +7,7 @@
 | positions of pictures | read from the token ids              | from `mm_token_type_ids`; without, as of text  |
 | names in a checkpoint | a mapping of the class               | a table of the library                         |
 | RoPE in a config.json | `rope_theta`, `rope_scaling`         | `rope_parameters`; it reads the older form too |
+| Qwen's tokenizer      | tokenizer.json as it is              | its rules of cutting texts are made anew       |
 | TensorBoard's folder  | an argument of training              | an environment variable                        |
 | what is tied          | the text's configuration says it     | the whole model's does                         |
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, TrainingArguments
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel, Qwen2_5_VLRotaryEmbedding
@@ -80,6 +82,14 @@ def register_names(model: type[PreTrainedModel], renaming: Mapping[str, str]) ->
         return  # the class's `_checkpoint_conversion_mapping` is read
     renamings = [WeightRenaming(source_patterns=pattern, target_patterns=new) for pattern, new in renaming.items()]
     register_checkpoint_conversion_mapping(model.__name__, renamings, overwrite=True)
+
+
+def cut_as(tokenizer: Any, wanted: Tokenizer) -> None:
+    """Have a fast tokenizer cut texts as another does; transformers 5 has given it the rules of Qwen's own."""
+    backend = tokenizer.backend_tokenizer
+    if TAKES_TOKEN_TYPES:
+        for rule in ("normalizer", "pre_tokenizer", "decoder"):
+            setattr(backend, rule, getattr(wanted, rule))
 
 
 def tensorboard_arguments(folder: Path | None) -> dict[str, Any]:
