@@ -1,5 +1,6 @@
 """The command line: help that teaches, errors in one line."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,3 +95,23 @@ def test_doctor_tells_what_the_machine_has(dsr: Callable[..., Done], tmp_path: P
     assert done.returncode == 0, done.stderr
     for word in ("python", "torch", "GiB", "Qwen2.5-VL"):
         assert word.lower() in (done.stdout + done.stderr).lower()
+
+
+@pytest.mark.parametrize("threads", ["", "2"])
+def test_numpy_computes_on_one_thread_whatever_the_machine_and_the_environment_have(threads: str):
+    code = """
+import sys
+from dsr.cli import main
+assert "numpy" not in sys.modules  # it reads the number of threads when it is loaded
+sys.argv = ["dsr", "--help"]
+try:
+    main()
+except SystemExit:
+    pass
+import numpy, threadpoolctl
+print({pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["internal_api"] == "openblas"})
+"""
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    env |= {"OPENBLAS_NUM_THREADS": threads} if threads else {}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "{1}"

@@ -1,5 +1,6 @@
 """The `dsr` command table: a command a stage, in the order of the flow, then the tools."""
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -273,6 +274,9 @@ def cut(root: Root = Path(), workers: Workers = 0) -> None:
 
 def main() -> None:
     """Run a command; an error for the user is one line, not a traceback."""
+    # Before numpy is loaded. Sums that are split over threads are rounded by how many there are: questions would depend
+    # on a machine's cores.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     try:
         app()
     except StageError as error:
