@@ -71,6 +71,7 @@ def run(params: Params, root: Path, workers: int = 0) -> None:
         table = sample_questions(table, params.train.max_questions, params.train.seed)
     texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
     dtype = torch.bfloat16 if params.train.bf16 else torch.float32
+    torch.set_num_threads(1)  # for the same weights on any number of cores: some are drawn by a decomposition
     model, processor = make_model(params.model, params.gsm, root, texts, dtype)
     share_cores(model, workers)
     inputs = ClipInputs(ClipStore.of_project(root, cache_bytes=int(params.train.cache_gib * 2**30)), processor)
