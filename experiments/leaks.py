@@ -90,9 +90,7 @@ def right_letters(model: torch.nn.Module, collator: TrainingCollator, examples: 
     for rows in clip_batches(examples, BATCH):
         asked = [examples[row] for row in rows]
         batch = collator.whole(asked)
-        inputs = {
-            name: part for name, part in batch.items() if name not in ("option_ends", "states", "possible_states")
-        }
+        inputs = {name: part for name, part in batch.items() if name not in GUIDES}
         chosen = model(**inputs, use_cache=False).logits[:, -ANSWER_TOKENS - 1, letters].argmax(-1)
         right += sum(e.letters[k] == e.answer for e, k in zip(asked, chosen.tolist(), strict=True))
     return right / len(examples)
@@ -134,8 +132,8 @@ def change_params(folder: Path, section: str, **values: object) -> None:
     path.write_text(yaml.safe_dump(tree), "utf-8")
 
 
-def run_stage(folder: Path, stage: str, *options: str) -> None:
-    subprocess.run([sys.executable, "-m", "dsr", stage, "--root", str(folder), *options], check=True)
+def run_stage(folder: Path, stage: str) -> None:
+    subprocess.run([sys.executable, "-m", "dsr", stage, "--root", str(folder)], check=True)
 
 
 def score(folder: Path) -> str:

@@ -5,38 +5,28 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 
 from dsr import mcq
-from dsr.examples.clips import ClipStore
 from dsr.examples.collate import Collator
-from dsr.examples.inputs import ClipInputs
 from dsr.examples.records import Example, clip_batches, length_batches, load_examples, text_length
 from dsr.examples.views import VIEWS
 from dsr.mcq import PROMPTS, bare
-from dsr.model import presets
 from dsr.model.chat import build_prompt, option_log_probs
 from dsr.model.qwen2_5_vl_gsm import IGNORED, default_question_mask
 from dsr.params import GSM
-from tests.training.projects import FRAMES, make_project
+from tests.training.projects import FRAMES, SmallWorld
 
 QUESTION = "Which way does the camera move between 0.0 s and 6.0 s?"
 OPTIONS = ("A. It moves left.", "B. It moves right.", "C. It moves up.", "D. It moves forward.")
 EXAMPLE = Example("q", "clip_0", QUESTION, OPTIONS, "B", "abs_dir", FRAMES)
 
 
-class World:
+class World(SmallWorld):
     def __init__(self, root: Path) -> None:
-        self.project = make_project(root)
-        table = pd.read_parquet(self.project / "data/qa/train.parquet")
-        texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
-        torch.manual_seed(0)
-        self.model, self.processor = presets.tiny(GSM(num_tokens=4), texts, max_pixels=28 * 56)
-        self.model.eval()
-        self.inputs = ClipInputs(ClipStore.of_project(self.project), self.processor)
-        self.examples, _ = load_examples(table, self.inputs)
+        super().__init__(root, GSM(num_tokens=4))
+        self.examples, _ = load_examples(self.table, self.inputs)
 
     def collator(self, **options: Any) -> Collator:
         return Collator(self.inputs, self.model.config, **options)

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from transformers import TrainerCallback
 
 from dsr.cues.schema import ClipCues, write_cues
+from dsr.examples.clips import ClipStore
+from dsr.examples.inputs import ClipInputs
 from dsr.files import write_json, write_parquet
+from dsr.model import presets
 from dsr.params import GSM, Model, Params, Train
 from dsr.training import train
 from tests.scenes import HEIGHT, WIDTH, heading, looking, make_cues
@@ -83,6 +87,19 @@ def make_project(root: Path, clips: int = 4, rows: int = 3, videos: int = 2) -> 
     table = pd.DataFrame([question(number, row) for number in range(clips) for row in range(rows)])
     write_parquet(root / "data/qa/train.parquet", table)
     return root
+
+
+class SmallWorld:
+    """A project with a small model that was drawn, not trained, and what the model is shown of the project's clips."""
+
+    def __init__(self, root: Path, gsm: GSM) -> None:
+        self.project = make_project(root)
+        self.table = pd.read_parquet(self.project / "data/qa/train.parquet")
+        texts = [text for row in self.table.itertuples() for text in (row.question, *row.options)]
+        torch.manual_seed(0)
+        self.model, self.processor = presets.tiny(gsm, texts, max_pixels=28 * 56)
+        self.model.eval()
+        self.inputs = ClipInputs(ClipStore.of_project(self.project), self.processor)
 
 
 class _Kill(TrainerCallback):

@@ -4,34 +4,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 
-from dsr.examples.clips import ClipStore
-from dsr.examples.inputs import ClipInputs
 from dsr.examples.records import load_examples
-from dsr.model import presets
 from dsr.params import GSM, QA
 from dsr.training.batches import TrainingCollator
 from dsr.training.curriculum import TrainingBatch
 from dsr.training.guidance import STATES, Change, Guide, GuidedExample, guide_examples, read_guides
-from tests.training.projects import FRAMES, make_project
+from tests.training.projects import FRAMES, SmallWorld
 
 TOKENS = 4
 
 
-class World:
+class World(SmallWorld):
     def __init__(self, root: Path) -> None:
-        self.project = make_project(root)
-        table = pd.read_parquet(self.project / "data/qa/train.parquet")
-        texts = [text for row in table.itertuples() for text in (row.question, *row.options)]
-        torch.manual_seed(0)
-        gsm = GSM(num_tokens=TOKENS, encoders=("point_map", "tracks", "pairs"))
-        self.model, self.processor = presets.tiny(gsm, texts, max_pixels=28 * 56)
-        self.model.eval()
-        self.inputs = ClipInputs(ClipStore.of_project(self.project), self.processor)
-        self.examples = guide_examples(load_examples(table, self.inputs)[0], read_guides(table, QA()))
+        super().__init__(root, GSM(num_tokens=TOKENS, encoders=("point_map", "tracks", "pairs")))
+        self.examples = guide_examples(load_examples(self.table, self.inputs)[0], read_guides(self.table, QA()))
 
     def collator(self, **options: Any) -> TrainingCollator:
         return TrainingCollator(self.inputs, self.model.config, **options)

@@ -1,4 +1,4 @@
-"""What a page shows of a question's clip: the video's file or its frames, named things and their boxes, and the view
+"""A question's clip as the page shows it: the video's file or its frames, named things and their boxes, and the view
 from above of a clip that is trajectories alone.
 
 No cue and no frame after the last moment that a question shows is given before the reviewer has answered; of a video
